@@ -1,0 +1,40 @@
+"""Rules that look at more than one record."""
+
+from __future__ import annotations
+
+from jetway.core.errors import Code, Refused
+from jetway.core.ids import ServiceKey, ServiceType
+from jetway.core.record import ServiceRecord, ServiceStatus
+
+MAY_HAVE_CHILDREN = frozenset({ServiceStatus.PENDING, ServiceStatus.ACTIVE})
+GONE = frozenset({ServiceStatus.REVOKED, ServiceStatus.DELETED})
+
+
+def parent_key(service_type: ServiceType, parent_id: str) -> ServiceKey | Refused | None:
+    """The key that a new service's parent must have: None for a poller, a refusal where the id does not fit."""
+    kind = service_type.parent_type
+    if kind is None:
+        if parent_id:
+            return Refused(Code.INVALID, "a poller has no parent", "parent_id")
+        return None
+    if not parent_id:
+        article = "an" if kind is ServiceType.AGENT else "a"
+        why = f"{service_type.value}s need a parent: name {article} {kind.value} in parent_id"
+        return Refused(Code.INVALID, why, "parent_id")
+    return ServiceKey(kind, parent_id)
+
+
+def judge_parent(key: ServiceKey, parent: ServiceRecord | None) -> Refused | None:
+    """Whether a child may be created beneath this parent."""
+    name = f"{key.service_type.value} {key.service_id!r}"
+    if parent is None:
+        return Refused(Code.PARENT_MISSING, f"the parent {name} does not exist", "parent_id")
+    if parent.status not in MAY_HAVE_CHILDREN:
+        why = f"the parent {name} is {parent.status.value}: it must be pending or active"
+        return Refused(Code.PARENT_NOT_LIVE, why, "parent_id")
+    return None
+
+
+def parent_went_away(parent: ServiceRecord | None) -> bool:
+    """Whether a child that was just written must be taken back: its parent's cascade may have missed it."""
+    return parent is None or parent.status in GONE
