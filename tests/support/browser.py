@@ -1,0 +1,68 @@
+"""A real browser on the dashboard: Debian's chromium, driven by playwright."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from support import require_program
+from support.daemon import Daemon, eventually
+
+if os.environ.get("JETWAY_CI") == "1":
+    from playwright import sync_api
+else:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+PHONE, DESK = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
+
+
+@contextmanager
+def launched() -> Iterator[sync_api.Browser]:
+    """The browser; the test is skipped, in CI it fails, where there is none."""
+    program = require_program("chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def opened(
+    browser: sync_api.Browser, daemon: Daemon, *, refusals: bool = False, **options: object
+) -> Iterator[sync_api.Page]:
+    """A page that is signed in; errors in its console fail the test. `refusals`: a refused form is none."""
+    context = browser.new_context(base_url=daemon.url, **options)
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    errors: list[str] = []
+    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    try:
+        page.goto("/")
+        page.get_by_label("API token").fill(daemon.token)
+        page.get_by_role("button", name="Sign in").click()
+        page.wait_for_url("**/ui/")
+        yield page
+        assert [text for text in errors if not (refusals and "status of 422" in text)] == []
+    finally:
+        context.close()
+
+
+def announce(daemon: Daemon, poller: str) -> None:
+    """A heartbeat of a poller that nobody onboarded. Playwright's loop runs in this thread, so in another one."""
+
+    async def beat() -> None:
+        async with daemon.nats() as client:
+            await client.publish(f"edge.heartbeat.poller.{poller}", b"")
+            await client.flush()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(lambda: asyncio.run(beat())).result()
+    eventually(lambda: daemon.service("poller", poller))
