@@ -1,0 +1,1 @@
+"""Adapters: one technology each, its errors translated; they decide nothing."""
