@@ -1,0 +1,1 @@
+"""The registry database: the tables that people query."""

@@ -1,0 +1,321 @@
+"""What is Proton's own: away, slow, lost in the middle, cancelled, hammered, and late to show what was written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jetway.adapters.clock import SystemClock
+from jetway.adapters.database.proton import ProtonDatabase
+from jetway.core.errors import OutcomeUnknownError, RejectedError, StartupError, UnavailableError
+from jetway.core.ids import ServiceKey, ServiceType
+from jetway.ports import EventQuery
+from support.database_rows import MOMENT, after, agent_row, checker_row, event, package_row, poller_row
+from support.proton_database import opened, own_database, target_of
+from support.proton_standin import Fault, ProtonStandin
+
+AGENT = ServiceKey(ServiceType.AGENT, "switch-room")
+HAMMER_SECONDS = float(os.environ.get("JETWAY_TEST_PROTON_HAMMER_SECONDS", "3"))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ProtonStandin]:
+    with ProtonStandin() as running:
+        yield running
+
+
+@pytest.fixture
+def standin(server: ProtonStandin) -> Iterator[ProtonStandin]:
+    """The module's server, without the faults that a test has set."""
+    yield server
+    server.faults.clear()
+    server.visible_after = 0.0
+
+
+@pytest.fixture
+async def database(standin: ProtonStandin) -> AsyncIterator[ProtonDatabase]:
+    with own_database(standin.url) as target:
+        async with opened(target) as made:
+            await made.migrate()
+            await made.check()
+            yield made
+
+
+async def _wait_for(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    end = time.monotonic() + seconds
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < end, "it never came"
+        await asyncio.sleep(0.01)
+
+
+class TestAway:
+    async def test_opening_needs_no_server_and_calls_say_that_it_is_away(self) -> None:
+        async with opened(target_of("proton://127.0.0.1:1")) as database:
+            for call in (database.check(), database.write_rows([agent_row()], [])):
+                with pytest.raises(
+                    UnavailableError, match=r"127.0.0.1:1/default does not answer: Connection"
+                ):
+                    await call
+
+    async def test_what_could_not_be_migrated_at_the_start_is_migrated_once_it_is_there(
+        self, standin: ProtonStandin
+    ) -> None:
+        with own_database(standin.url) as target:
+            standin.faults.add(Fault("drop", matching="schema_migrations"))
+            async with opened(target) as database:
+                with pytest.raises(UnavailableError):
+                    await database.migrate()
+                await database.write_rows([agent_row()], [])
+                assert list((await database.migration_status()).pending) == []
+                assert await database.find_row_versions() == {AGENT: (1, 3)}
+
+    async def test_unmigrated_it_says_so(self, standin: ProtonStandin) -> None:
+        with own_database(standin.url) as target:
+            async with opened(target) as database:
+                with pytest.raises(UnavailableError, match="run jetway migrate"):
+                    await database.check()
+                assert list((await database.migration_status()).pending) == [
+                    "0001_registry.sql",
+                    "0002_count_samples.sql",
+                ]
+
+    async def test_a_wrong_password_is_told_without_it(self) -> None:
+        with ProtonStandin(user="ann", password="right") as standin:
+            async with opened(target_of(standin.url)) as database:
+                await database.migrate()
+            wrong = standin.url.replace("right", "s3cret")
+            async with opened(target_of(wrong)) as database:
+                with pytest.raises(UnavailableError, match="lets us not in") as caught:
+                    await database.check()
+        assert "s3cret" not in str(caught.value) + repr(caught.value.__cause__)
+
+    async def test_a_connection_that_was_lost_is_made_anew(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        await asyncio.to_thread(standin.drop_connections)
+        await database.write_rows([agent_row()], [])
+        await asyncio.to_thread(standin.drop_connections)
+        assert await database.find_row_versions() == {AGENT: (1, 3)}
+
+    async def test_calls_before_open_are_refused(self, tmp_path: Path) -> None:
+        database = ProtonDatabase(target_of("proton://127.0.0.1:1"), tmp_path, SystemClock())
+        with pytest.raises(UnavailableError, match="not open"):
+            await database.check()
+
+
+class TestOutcome:
+    """Whether a write that failed was done: nobody may be told the wrong thing."""
+
+    async def test_refused_before_the_rows_were_sent_nothing_was_done(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        standin.faults.add(Fault("error", matching="INSERT", code=241, message="Memory limit exceeded"))
+        with pytest.raises(UnavailableError, match="Memory limit") as caught:
+            await database.write_rows([agent_row()], [])
+        assert not isinstance(caught.value, OutcomeUnknownError)
+        assert await database.find_row_versions() == {}
+
+    async def test_lost_after_the_rows_were_sent_nobody_knows(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        standin.faults.add(Fault("drop", matching="INSERT", moment="after"))
+        with pytest.raises(OutcomeUnknownError):
+            await database.write_rows([agent_row()], [])
+        assert await database.find_row_versions() == {AGENT: (1, 3)}
+        await database.write_rows([agent_row(label="again")], [])
+        assert (await database.load_rows([AGENT]))[AGENT].label == "again"
+
+    async def test_refused_after_the_rows_were_sent_nobody_knows(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        standin.faults.add(Fault("error", matching="INSERT", moment="after", code=159, message="Timeout"))
+        with pytest.raises(OutcomeUnknownError, match="code 159"):
+            await database.write_rows([agent_row()], [])
+
+    async def test_half_of_the_streams_written_is_unknown_and_a_retry_completes_it(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        standin.faults.add(Fault("drop", matching="INSERT INTO edge_packages"))
+        batch = ([poller_row(), agent_row()], [package_row()])
+        with pytest.raises(OutcomeUnknownError, match="some rows were stored before"):
+            await database.write_rows(*batch)
+        assert await database.load_packages([package_row().package_id]) == {}
+        await database.write_rows(*batch)
+        assert len(await database.load_packages([package_row().package_id])) == 1
+        assert len(await database.find_row_versions()) == 2
+
+    async def test_what_the_server_refuses_for_its_values_can_never_be_stored(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        standin.faults.add(
+            Fault("error", matching="INSERT", moment="after", code=53, message="Type mismatch")
+        )
+        with pytest.raises(RejectedError, match=r"refused what it was given: .*Type mismatch"):
+            await database.write_rows([agent_row()], [])
+
+    async def test_a_repeated_event_is_one(self, standin: ProtonStandin, database: ProtonDatabase) -> None:
+        standin.faults.add(Fault("drop", matching="INSERT", moment="after"))
+        with pytest.raises(OutcomeUnknownError):
+            await database.append_events([event("a"), event("b")])
+        await database.append_events([event("a"), event("b"), event("c")])
+        page = await database.find_events(EventQuery())
+        assert ([found.event_id for found in page.events], page.total) == (["c", "b", "a"], 3)
+
+    async def test_a_time_that_no_stream_holds_names_row_and_column(self, database: ProtonDatabase) -> None:
+        with pytest.raises(RejectedError, match="'switch-room' cannot be stored: first_seen: must be a time"):
+            await database.write_rows([agent_row(first_seen=MOMENT.replace(year=2500))], [])
+
+
+class TestLate:
+    """Proton shows a write some seconds later: what is not shown yet is known all the same."""
+
+    async def test_an_older_row_is_passed_over_before_the_newer_one_shows(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        standin.visible_after = 1.0
+        await database.write_rows([agent_row(revision=5, label="new", updated_at=after(5))], [])
+        await database.write_rows([agent_row(revision=4, label="old", updated_at=after(4))], [])
+        assert await database.find_row_versions() == {}, "nothing shows yet"
+        await asyncio.sleep(1.3)
+        assert (await database.load_rows([AGENT]))[AGENT].label == "new"
+
+    async def test_the_last_of_many_rewrites_of_a_revision_is_shown(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        standin.visible_after = 0.5
+        for number in range(20):
+            await database.write_rows([agent_row(last_seen=after(number))], [])
+        await asyncio.sleep(0.8)
+        assert (await database.load_rows([AGENT]))[AGENT].last_seen == after(19)
+
+    async def test_another_daemon_that_knows_less_cannot_win(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        standin.visible_after = 0.5
+        async with opened(database._target) as other:
+            await other.check()
+            newer = agent_row(revision=4, label="new", updated_at=after(60_000))
+            await database.write_rows([newer], [])
+            for _ in range(3):
+                await other.write_rows([agent_row(revision=3, label="old")], [])
+        await asyncio.sleep(0.8)
+        assert (await database.load_rows([AGENT]))[AGENT].label == "new"
+
+    async def test_a_restart_goes_on_where_the_table_stands(self, database: ProtonDatabase) -> None:
+        await database.write_rows([agent_row(epoch=1, revision=9, updated_at=after(900_000))], [])
+        async with opened(database._target) as again:
+            await again.write_rows([agent_row(epoch=1, revision=8, label="old")], [])
+            await again.write_rows([agent_row(epoch=2, revision=7, label="restored")], [])
+            assert (await again.load_rows([AGENT]))[AGENT].label == "restored"
+
+
+class TestDeadlines:
+    async def test_a_slow_answer_is_cancelled_and_its_client_thrown_away(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        standin.faults.add(Fault("slow", matching="SELECT", seconds=30))
+        async with opened(database._target, deadline=0.5) as impatient:
+            started = time.monotonic()
+            standin_threads = threading.active_count()
+            with pytest.raises(UnavailableError, match=r"did not answer within 0.5 s"):
+                await impatient.find_row_versions()
+            await impatient.check()
+            assert time.monotonic() - started < 15, "the thread did not sit the answer out"
+            assert threading.active_count() <= standin_threads
+
+    async def test_a_slow_write_may_have_been_done(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        standin.faults.add(Fault("slow", matching="INSERT", seconds=30))
+        async with opened(database._target, deadline=0.5) as impatient:
+            await impatient.check()
+            with pytest.raises(OutcomeUnknownError, match="did not answer within"):
+                await impatient.write_rows([agent_row()], [])
+            await impatient.check()
+
+    async def test_a_cancelled_read_wakes_its_thread(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        fired = standin.faults.fired
+        standin.faults.add(Fault("slow", matching="SELECT", seconds=60, times=4))
+        reads = [asyncio.create_task(database.find_row_versions()) for _ in range(4)]
+        await _wait_for(lambda: standin.faults.fired >= fired + 4)
+        for read in reads:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+        async with asyncio.timeout(10):
+            await database.check()  # all four clients were held: one had to come free
+
+
+class TestThreads:
+    async def test_sixteen_threads_hammer_the_pool(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        """JETWAY_TEST_PROTON_HAMMER_SECONDS makes it longer. Connections are cut meanwhile."""
+        loop = asyncio.get_running_loop()
+        end = time.monotonic() + HAMMER_SECONDS
+        calls = 0
+
+        def hammer(number: int) -> int:
+            done = 0
+            key = ServiceKey(ServiceType.CHECKER, f"c-{number}")
+            row = checker_row(key.service_id, label=f"of {number}")
+
+            def ask(call: object) -> object:
+                return asyncio.run_coroutine_threadsafe(call, loop).result(60)  # type: ignore[arg-type]
+
+            while time.monotonic() < end:
+                try:
+                    ask(database.write_rows([row], []))
+                    rows = ask(database.load_rows([key]))
+                    assert isinstance(rows, dict)
+                    assert rows[key].label == f"of {number}", "an answer that was another's"
+                    done += 1
+                except UnavailableError:
+                    continue  # its connection was cut
+            return done
+
+        async def cut() -> None:
+            while time.monotonic() < end:
+                await asyncio.sleep(random.uniform(0.2, 0.6))
+                await asyncio.to_thread(standin.drop_connections)
+
+        hammers = [asyncio.to_thread(hammer, number) for number in range(16)]
+        *counts, _ = await asyncio.gather(*hammers, cut())
+        calls = sum(count for count in counts if count is not None)
+        assert calls > 16
+        assert await asyncio.to_thread(lambda: standin.connections) <= 4, "more clients than there may be"
+        await database.close()
+        await _wait_for(lambda: standin.connections == 0)
+
+
+class TestClose:
+    async def test_it_lets_go_of_every_connection(self, standin: ProtonStandin) -> None:
+        with own_database(standin.url) as target:
+            async with opened(target) as database:
+                await database.migrate()
+                await asyncio.gather(*(database.check() for _ in range(8)))
+                assert standin.connections >= 1
+            await _wait_for(lambda: standin.connections == 0)
+            with pytest.raises(UnavailableError, match="not open"):
+                await database.check()
+            await database.close()
+
+    async def test_a_missing_password_file_keeps_it_from_opening(self, tmp_path: Path) -> None:
+        def unreadable() -> str:
+            raise UnavailableError("database.password_file: /x cannot be read")
+
+        target = target_of("proton://127.0.0.1:1")
+        database = ProtonDatabase(
+            type(target)(target.label, target.host, 1, "default", "ann", unreadable), tmp_path, SystemClock()
+        )
+        with pytest.raises(StartupError, match="password_file"):
+            await database.open()
+        await database.close()
