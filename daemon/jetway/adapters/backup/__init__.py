@@ -1,0 +1,1 @@
+"""Backups as files, and what of the state directory belongs into them."""
