@@ -1,0 +1,18 @@
+"""Who asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The one on whose word something happens: it stands in records and in the audit trail."""
+
+    actor: str
+    source_ip: str = ""
+    request_id: str = ""
+
+
+SYSTEM = Caller("system")
+"""The daemon itself: jobs, cascades, compensation."""

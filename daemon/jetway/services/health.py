@@ -1,0 +1,130 @@
+"""Health: is it alive, can it serve, and what ails it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from jetway.core.errors import PortError
+from jetway.ports import Clock, Ledger, RegistryDatabase, Views
+from jetway.services.health_parts import (
+    ANSWER_SECONDS,
+    Component,
+    DatabaseWatch,
+    State,
+    ViewWatch,
+    projected,
+    reconciled,
+    refused,
+)
+from jetway.services.hearing import HearingWatch
+from jetway.services.index import Index
+from jetway.services.project import Projections
+from jetway.services.reconcile import Reconciler
+from jetway.services.revocations import Revocations
+from jetway.services.set_aside import SetAside
+
+__all__ = ["Component", "Health", "HealthReport", "State"]
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """The whole. `ready`: requests can be served; `degraded`: some of it lags behind."""
+
+    ready: bool
+    status: Literal["ok", "degraded", "unavailable"]
+    components: dict[str, Component] = field(default_factory=dict)
+
+
+class Health:
+    """Asks the parts how they are. `nats` answers with the connection's state."""
+
+    def __init__(
+        self,
+        index: Index,
+        projections: Projections,
+        database: RegistryDatabase,
+        nats: Callable[[], Component],
+        clock: Clock,
+        reconciler: Reconciler | None = None,
+        views: Views | None = None,
+        ledger: Ledger | None = None,
+        hearing: HearingWatch | None = None,
+        set_aside: SetAside | None = None,
+        leader: Callable[[], Component] | None = None,
+        revocations: Revocations | None = None,
+    ) -> None:
+        self._index = index
+        self._projections = projections
+        self.database = DatabaseWatch(database, clock)
+        self._nats = nats
+        self._clock = clock
+        self._reconciler = reconciler
+        self._views = ViewWatch(views, clock) if views else None
+        self._ledger = ledger
+        self._hearing = hearing
+        self._set_aside = set_aside
+        self._leader = leader
+        self._revocations = revocations
+        self.failed_task: str = ""
+        """The name of an eternal task that ended, which is an incident."""
+
+    def live(self) -> bool:
+        """Whether the process does what it is for; False asks for a restart."""
+        return not self.failed_task
+
+    async def report(self) -> HealthReport:
+        """The state of every part, bounded in time."""
+        nats = await self._ask_nats()
+        components = {
+            "nats": nats,
+            "index": Component("ok")
+            if self._index.ready.is_set()
+            else Component("down", "still reading the ledger"),
+            "database": await self.database.look(),
+            **await self._ask_projections(nats.state),
+        }
+        if self._set_aside is not None and len(self._set_aside):
+            components["rows_set_aside"] = refused(self._set_aside)
+        if self._leader is not None:
+            components["leader"] = self._leader()
+        if self._views is not None:
+            components |= await self._views.look(nats.state)
+        if self._hearing is not None and self._hearing.trouble:
+            components["heartbeats"] = Component("degraded", self._hearing.trouble)
+        if self._revocations is not None:
+            trouble = self._revocations.trouble()
+            components["revocations"] = Component("degraded" if trouble else "ok", trouble)
+        if self._reconciler is not None:
+            components["reconcile"] = reconciled(self._reconciler)
+        if self.failed_task:
+            components["tasks"] = Component("down", f"the task {self.failed_task} ended")
+        ready = all(components[name].state != "down" for name in ("nats", "index")) and self.live()
+        if not ready:
+            return HealthReport(False, "unavailable", components)
+        degraded = any(component.state != "ok" for component in components.values())
+        return HealthReport(True, "degraded" if degraded else "ok", components)
+
+    async def _ask_nats(self) -> Component:
+        """A link that stands is not enough: the ledger must answer."""
+        nats = self._nats()
+        if nats.state == "down" or self._ledger is None:
+            return nats
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await self._ledger.last_sequence()
+        except TimeoutError:
+            return Component("down", "connected, but the ledger does not answer: writes are refused")
+        except PortError as error:
+            return Component("down", f"connected, but the ledger cannot be reached: {error}")
+        return nats
+
+    async def _ask_projections(self, nats: State) -> dict[str, Component]:
+        projectors = self._projections.all
+        names = [f"projection_{projector.name}" for projector in projectors]
+        if nats == "down":
+            return dict.fromkeys(names, Component("degraded", "unknown while NATS is away"))
+        answers = await asyncio.gather(*(projected(projector, self._clock) for projector in projectors))
+        return dict(zip(names, answers, strict=True))

@@ -1,0 +1,132 @@
+"""Refused calls of the API: every one counted, and in the audit trail at a rate that no flood of them can raise.
+
+Of each caller and reason the first in a minute is told at once, the others of that minute together at its end.
+Callers can make up addresses, so only so many are told apart; the rest share an entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from jetway.core.record import EventType
+from jetway.ports import Clock
+from jetway.services.caller import Caller
+from jetway.services.trail import Trail
+
+WINDOW_SECONDS = 60.0
+MOST_CALLERS = 100
+"""Told apart in a minute: at most twice as many entries are written in it, and one for the rest."""
+STRANGER = "stranger"
+"""The actor of a call whose token is nobody's."""
+
+
+class Reason(StrEnum):
+    """Why a call was refused."""
+
+    NO_TOKEN = "no_token"  # noqa: S105 - a reason's name
+    UNKNOWN_TOKEN = "unknown_token"  # noqa: S105
+    EXPIRED_TOKEN = "expired_token"  # noqa: S105
+    ROLE_TOO_SMALL = "role_too_small"
+    TOO_MANY_FAILURES = "too_many_failures"
+
+
+_WHY = {
+    Reason.NO_TOKEN: "no API token",
+    Reason.UNKNOWN_TOKEN: "an API token that is unknown or revoked",
+    Reason.EXPIRED_TOKEN: "an API token that has expired",
+    Reason.ROLE_TOO_SMALL: "an API token whose role is too small",
+    Reason.TOO_MANY_FAILURES: "too many failed calls",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A refused call. `address` is what callers are told apart by, `what` the method and the route."""
+
+    reason: Reason
+    caller: Caller
+    address: str
+    what: str
+
+
+@dataclass(slots=True)
+class _Seen:
+    first: Refusal
+    told: bool = False
+    more: int = 0
+
+
+class Refusals:
+    """Counts and tells. `run` does the telling, so that no caller waits for it."""
+
+    def __init__(self, trail: Trail, clock: Clock, count: Callable[[str], None]) -> None:
+        self._trail = trail
+        self._clock = clock
+        self._count = count
+        self._seen: dict[tuple[Reason, str, str], _Seen] = {}
+        self._others = 0
+        self._began = 0.0
+        self._wake = asyncio.Event()
+
+    def note(self, refusal: Refusal) -> None:
+        """Count a refused call, and have it told."""
+        self._count(refusal.reason.value)
+        if not self._seen:
+            self._began = self._clock.monotonic()
+        key = (refusal.reason, refusal.caller.actor, refusal.address)
+        seen = self._seen.get(key)
+        if seen is not None:
+            seen.more += 1
+        elif len(self._seen) >= MOST_CALLERS:
+            self._others += 1
+        else:
+            self._seen[key] = _Seen(refusal)
+            self._wake.set()
+        if self._is_over():
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Tell what is to be told, for ever."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(WINDOW_SECONDS if self._seen else None):
+                    await self._wake.wait()
+            self._wake.clear()
+            await self.tell()
+
+    async def tell(self, *, all_of_it: bool = False) -> None:
+        """Write the entries that are due; with `all_of_it` those that would be due at the minute's end, too."""
+        for seen in list(self._seen.values()):
+            if not seen.told:
+                seen.told = True
+                await self._write(seen.first, 1)
+        if not all_of_it and not self._is_over():
+            return
+        ended, others = list(self._seen.values()), self._others
+        self._seen.clear()
+        self._others = 0
+        for seen in ended:
+            if seen.more:
+                await self._write(seen.first, seen.more)
+        if others:
+            await self._trail.try_note(
+                EventType.API_REFUSED,
+                Caller(STRANGER),
+                reason="more callers than are told apart",
+                metadata={"code": "others", "count": others},
+            )
+
+    def _is_over(self) -> bool:
+        return bool(self._seen) and self._clock.monotonic() - self._began >= WINDOW_SECONDS
+
+    async def _write(self, refusal: Refusal, count: int) -> None:
+        await self._trail.try_note(
+            EventType.API_REFUSED,
+            refusal.caller,
+            reason=_WHY[refusal.reason],
+            metadata={"code": refusal.reason.value, "call": refusal.what, "count": count},
+        )

@@ -1,0 +1,171 @@
+"""Purge: what goes, what must stay, and what a crash in the middle leaves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from jetway.core.errors import UnavailableError
+from jetway.core.identity import RevokedIdentity
+from jetway.core.ids import ServiceKey, ServiceType
+from jetway.core.record import ServiceStatus
+from support.builders import AGENT, LINEAGES, POLLER
+from support.house import ALICE, House
+
+DAY = 86_400
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    house = House()
+    await house.start()
+    yield house
+    await house.crash()
+
+
+async def taken_out(house: House, *, delete: bool = False) -> None:
+    """A poller and an agent beneath it, revoked."""
+    await house.create(POLLER)
+    await house.create(AGENT, parent_id="p1")
+    await house.revoke(POLLER)
+    if delete:
+        await house.administrator.delete(ALICE, AGENT, reason="")
+        await house.administrator.delete(ALICE, POLLER, reason="")
+    await house.settle()
+
+
+def purged_events(house: House) -> list[str]:
+    return [e.service_id for e in house.database.events.values() if e.event_type == "purged"]
+
+
+async def test_what_was_deleted_goes_after_a_week_and_what_was_revoked_after_ninety_days(
+    house: House,
+) -> None:
+    await taken_out(house)
+    await house.create(ServiceKey(ServiceType.POLLER, "p2"))
+    await house.revoke(ServiceKey(ServiceType.POLLER, "p2"))
+    await house.administrator.delete(ALICE, ServiceKey(ServiceType.POLLER, "p2"), reason="")
+    house.clock.advance(7 * DAY - 1)
+    assert (await house.purger.run()).due == 0
+    house.clock.advance(2)
+    assert (await house.purger.run()).names == ("poller.p2",)
+    house.clock.advance(83 * DAY)
+    assert (await house.purger.run()).changed == 2
+    await house.settle()
+    assert not house.index.records
+    assert not house.database.services
+    assert sorted(purged_events(house)) == ["a1", "p1", "p2"]
+
+
+async def test_it_is_archived_before_it_is_purged(house: House) -> None:
+    await taken_out(house, delete=True)
+    house.clock.advance(8 * DAY)
+    before = house.record(POLLER)
+    await house.purger.run()
+    archived = [record for records in house.archive.files.values() for record in records]
+    assert before in archived
+    assert len(archived) == 2
+
+
+async def test_nothing_is_purged_that_cannot_be_archived(house: House) -> None:
+    await taken_out(house, delete=True)
+    house.clock.advance(8 * DAY)
+    house.archive.fail_next("store", UnavailableError("the disk is full"))
+    with pytest.raises(UnavailableError):
+        await house.purger.run()
+    assert len(house.index.records) == 2
+    assert purged_events(house) == []
+
+
+async def test_a_rehearsal_writes_nothing(house: House) -> None:
+    await taken_out(house, delete=True)
+    writes = house.ledger.writes
+    swept = await house.purger.run(older_than=timedelta(), dry_run=True)
+    assert (swept.due, swept.changed) == (2, 0)
+    assert (house.ledger.writes, house.archive.files) == (writes, {})
+
+
+@pytest.mark.parametrize("step", ["archive", "trail", "purge"])
+async def test_cut_off_anywhere_it_is_done_again(house: House, step: str) -> None:
+    await taken_out(house, delete=True)
+    house.clock.advance(8 * DAY)
+    error = UnavailableError("away")
+    if step == "archive":
+        house.archive.fail_next("store", error, after_effect=True)
+    elif step == "trail":
+        house.audit.fail_next("append", error, after_effect=True)
+    else:
+        house.ledger.fail_next("purge", error, after_effect=True)
+    with pytest.raises(UnavailableError):
+        await house.purger.run()
+    await house.crash()
+    await house.start()
+    await house.purger.run()
+    await house.settle()
+    assert not house.index.records
+    assert not house.database.services
+    assert sorted(purged_events(house)) == ["a1", "p1"]
+
+
+async def test_the_next_of_its_id_begins_anew_everywhere(house: House) -> None:
+    await taken_out(house, delete=True)
+    house.clock.advance(8 * DAY)
+    await house.purger.run()
+    issued = await house.create(POLLER)
+    await house.redeem(issued.token)
+    await house.beat(LINEAGES[ServiceType.POLLER])
+    await house.settle()
+    record, row = house.record(POLLER), house.row(POLLER)
+    assert (record.revision, record.incarnation, record.status) == (3, 1, ServiceStatus.ACTIVE)
+    assert row is not None
+    assert (row.revision, row.status) == (3, "active")
+    document = house.document(LINEAGES[ServiceType.POLLER])
+    assert document is not None
+    assert document["status"] == "active"
+    report = await house.reconciler.run()
+    assert (report.findings, report.errors, report.gaps_open) == ((), (), 0)
+
+
+async def test_what_keeps_an_identity_revoked_is_kept(house: House) -> None:
+    await taken_out(house, delete=True)
+    house.clock.advance(8 * DAY)
+    record = house.record(POLLER)
+    identity = RevokedIdentity(
+        package_id="x",
+        nats_public_key="U" + "A" * 55,
+        nats_expires_at=house.clock.now() + timedelta(days=20),
+        certificates=(),
+        revoked_at=record.updated_at,
+    )
+    kept = replace(
+        record,
+        revision=record.revision + 1,
+        revoked_identities=(identity,),
+        transition=replace(record.transition, transition_id="t-kept"),
+    )
+    entry = await house.ledger.read(POLLER)
+    await house.ledger.write(kept, entry.sequence)
+    await house.settle()
+    assert (await house.purger.run()).names == ("agent.a1",)
+    house.clock.advance(21 * DAY)
+    assert (await house.purger.run()).names == ("poller.p1",)
+
+
+async def test_a_service_that_is_made_anew_meanwhile_stays(house: House) -> None:
+    await taken_out(house, delete=True)
+    house.clock.advance(8 * DAY)
+    append = house.audit.append
+
+    async def create_first(event: object) -> None:
+        house.audit.append = append  # type: ignore[method-assign]
+        await house.create(POLLER)
+        await append(event)  # type: ignore[arg-type]
+
+    await house.ledger.purge(AGENT)
+    await house.settle()
+    house.audit.append = create_first  # type: ignore[method-assign]
+    assert (await house.purger.run()).changed == 0
+    assert house.record(POLLER).status is ServiceStatus.PENDING
