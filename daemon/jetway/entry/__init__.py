@@ -1,0 +1,1 @@
+"""Doors: parse, call one service, render. Nothing is decided here."""

@@ -1,0 +1,82 @@
+"""The renewal door: a host asks over NATS for new credentials, and is answered in its own inbox and nowhere else.
+
+As with heartbeats, the server checks no permission on a reply subject, and the daemon's own rights are wide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from jetway.core.errors import PortError, RefusedError
+from jetway.core.grants import RENEW_PREFIX
+from jetway.core.heartbeat import MalformedError, parse_subject
+from jetway.core.renewal import RenewalAnswer, RenewalRefusal, encode_answer, parse_request
+from jetway.entry.heartbeats import made_by_the_server
+from jetway.ports import HeartbeatMessage, Replies
+from jetway.services.renew import Renewer
+
+log = structlog.get_logger()
+
+_AT_ONCE = 256
+"""Renewals under way; another one is dropped and counted, and its host asks again."""
+
+
+class RenewalDoor:
+    """Parses messages under `jetway.renew` and hands them to the renewer."""
+
+    def __init__(self, renewer: Renewer, replies: Replies) -> None:
+        self._renewer = renewer
+        self._replies = replies
+        self._working: set[asyncio.Task[None]] = set()
+
+    def take(self, message: HeartbeatMessage) -> None:
+        """Take one message in. Never raises for anything that a sender can do."""
+        if message.headers and made_by_the_server(message.headers):
+            self._renewer.count("server_message")
+            return
+        try:
+            lineage = parse_subject(message.subject, RENEW_PREFIX)
+        except MalformedError:
+            self._renewer.count("malformed")
+            return
+        if not message.reply.startswith(lineage.inbox_prefix):
+            self._renewer.count("foreign_reply")
+            return
+        if len(self._working) >= _AT_ONCE:
+            self._renewer.count("dropped")
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(message), name="renewal")
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+
+    async def drain(self) -> None:
+        """Wait for renewals under way."""
+        if self._working:
+            await asyncio.wait(self._working, timeout=2)
+
+    async def _answer(self, message: HeartbeatMessage) -> None:
+        try:
+            await self._replies.reply(message.reply, encode_answer(await self._renew(message)))
+        except PortError as error:
+            self._renewer.count("answer_failed")
+            log.info("a renewal's answer was not sent", action="renewal_answer_failed", error=str(error))
+        except Exception:
+            self._renewer.count("failed")
+            log.exception("a renewal was not handled", action="renewal_failed")
+
+    async def _renew(self, message: HeartbeatMessage) -> RenewalAnswer | RenewalRefusal:
+        try:
+            return await self._renewer.renew(parse_request(message.data, message.subject))
+        except MalformedError as error:
+            self._renewer.count("malformed")
+            return RenewalRefusal(error="malformed", detail=str(error))
+        except RefusedError as error:
+            return RenewalRefusal(error=error.refused.code.value, detail=error.refused.why)
+        except PortError as error:
+            self._renewer.count("unavailable")
+            log.info("a renewal could not be made", action="renewal_unavailable", error=str(error))
+            return RenewalRefusal(
+                error="unavailable", detail="the gateway cannot write now: ask again shortly"
+            )
