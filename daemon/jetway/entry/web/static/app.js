@@ -1,0 +1,11 @@
+// What the pages do beyond links and forms. Everything can be read and sent without it.
+
+import "./times.js";
+import "./dialogs.js";
+import "./search.js";
+import "./select.js";
+import "./tree.js";
+import { follow } from "./live.js";
+
+const { follow: about } = document.getElementById("main").dataset;
+if (about) follow(about);
