@@ -1,0 +1,5 @@
+"""`python -m jetway`."""
+
+from jetway.cli import main
+
+main()
