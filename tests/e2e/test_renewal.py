@@ -1,0 +1,113 @@
+"""Renewal on a real gateway whose NATS asks for credentials: over NATS, and over HTTP for who was off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+
+from jetway.adapters.authority.nkeys import Kind, NatsKey
+from jetway.core.ids import Lineage, ServiceType
+from jetway.core.renewal import RenewalAnswer, RenewalRefusal, make_request, parse_answer, renewal_subject
+from support.daemon import SERVICES, Daemon, jetway
+
+SITE = Lineage(ServiceType.POLLER, "site-a")
+
+
+class Host:
+    """A joined host: its folder, and the keys that it made."""
+
+    def __init__(self, folder: Path) -> None:
+        (file,) = folder.glob("keys-*.json")
+        made = json.loads(file.read_text())
+        self.key = NatsKey.from_seed(made["nats_seed"], Kind.USER)
+        self.csr_pem: str = made["csr_pem"]
+        self.folder = folder
+        self.url: str = json.loads((folder / "service.json").read_text())["nats"]["urls"][0]
+
+    def request(self, signer: NatsKey | None = None) -> bytes:
+        return make_request(
+            SITE,
+            nats_public_key=self.key.public,
+            now=datetime.now(UTC),
+            sign=(signer or self.key).sign,
+            csr_pem=self.csr_pem,
+        )
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Client]:
+        client = Client()
+        await client.connect(
+            self.url,
+            user_credentials=str(self.folder / "nats.creds"),
+            allow_reconnect=False,
+            inbox_prefix=SITE.inbox_prefix.removesuffix(".").encode(),
+        )
+        try:
+            yield client
+        finally:
+            await client.close()
+
+
+@pytest.fixture
+def daemon(new_daemon: Callable[..., Daemon]) -> Daemon:
+    return new_daemon(JETWAY_NATS__CREDENTIALS="required")
+
+
+@pytest.fixture
+def host(daemon: Daemon, tmp_path: Path) -> Host:
+    folder = tmp_path / "edge"
+    token = daemon.create("poller", "site-a")["token"]
+    done = jetway("join", "--dir", str(folder), given=token)
+    assert done.returncode == 0, done.stderr
+    return Host(folder)
+
+
+async def test_a_host_renews_over_nats_and_the_new_credentials_work(daemon: Daemon, host: Host) -> None:
+    async with host.connected() as client:
+        reply = await client.request(renewal_subject(SITE), host.request(), timeout=5)
+        answer = parse_answer(reply.data)
+        assert isinstance(answer, RenewalAnswer)
+        assert "BEGIN CERTIFICATE" in answer.certificate_pem
+        stranger = await client.request(
+            renewal_subject(SITE), host.request(NatsKey.generate(Kind.USER)), timeout=5
+        )
+        assert parse_answer(stranger.data) == RenewalRefusal(
+            error="proof_invalid",
+            detail="this is not the key of a service that may renew its credentials",
+        )
+        await client.publish(renewal_subject(SITE), host.request(), reply="$KV.registry.poller.site-a")
+        await client.flush()
+    old = (host.folder / "nats.creds").read_text()
+    new = answer.creds + old[old.index("-----BEGIN USER NKEY SEED") :]
+    assert new != old
+    (host.folder / "nats.creds").write_text(new)
+    async with host.connected() as client:
+        await client.publish(SITE.subject("edge.heartbeat"), b"")
+        await client.flush()
+    events = daemon.call("GET", f"{SERVICES}/pollers/site-a/events?type=renewed").json
+    assert events["total"] == 1, "one renewal, and none for a reply elsewhere"
+
+
+async def test_a_host_that_was_off_renews_over_http_until_it_is_revoked(daemon: Daemon, host: Host) -> None:
+    body = json.loads(host.request())
+    answer = daemon.call("POST", "/api/edge/renew", body)
+    assert answer.status == 200, answer.json
+    assert answer.json["creds"]
+    async with host.connected() as client:
+        revoked = daemon.call(
+            "POST", f"{SERVICES}/pollers/site-a/status", {"status": "revoked", "reason": "stolen"}
+        )
+        assert revoked.json["left"] == []
+        assert {"nats", "crl"} <= set(revoked.json["reached"])
+        async with asyncio.timeout(5):
+            while not client.is_closed:  # noqa: ASYNC110 - the library tells it in no other way
+                await asyncio.sleep(0.05)
+    again = daemon.call("POST", "/api/edge/renew", json.loads(host.request()))
+    assert (again.status, again.json["code"]) == (410, "revoked")

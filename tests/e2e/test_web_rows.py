@@ -1,0 +1,127 @@
+"""Rows that stay where they are while services change, and branches that open in place: in a real browser."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from support import require_program
+from support.http_world import World, http_world
+
+if os.environ.get("JETWAY_CI") == "1":
+    from playwright import async_api
+else:
+    async_api = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+
+expect = async_api.expect
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with http_world(tmp_path) as world:
+        for name in ("b", "c", "d"):
+            await world.create("poller", name)
+        await world.create("agent", "a1", "b")
+        await world.create("checker", "c1", "a1")
+        yield world
+
+
+@pytest.fixture
+async def page(world: World) -> AsyncIterator[async_api.Page]:
+    """Signed in; whatever its console says of errors fails the test."""
+    errors: list[str] = []
+    program = require_program("chromium")
+    async with async_api.async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        page = await browser.new_page(base_url=world.server.url)
+        page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        await page.goto("/")
+        await page.get_by_label("API token").fill(world.tokens["operator"])
+        await page.get_by_role("button", name="Sign in").click()
+        await page.wait_for_url("**/ui/")
+        try:
+            yield page
+        finally:
+            await browser.close()
+    assert errors == []
+
+
+async def revoke(world: World, kind: str, service_id: str) -> None:
+    path = f"/api/admin/services/{kind}s/{service_id}/status"
+    assert (await world.call("POST", path, {"status": "revoked"})).status == 200
+
+
+async def followed(page: async_api.Page, path: str) -> None:
+    await page.goto(path)
+    await page.wait_for_selector("html[data-connected]")
+
+
+async def rows(page: async_api.Page) -> list[str]:
+    return await page.locator("[data-row]").evaluate_all("rows => rows.map((row) => row.id)")
+
+
+async def test_rows_keep_their_place_their_ticks_and_the_focus(world: World, page: async_api.Page) -> None:
+    await followed(page, "/ui/services?type=poller&sort=status")
+    order = ["row-poller-b", "row-poller-c", "row-poller-d"]
+    assert await rows(page) == order
+    await page.get_by_label("Tick c").check()
+    await page.get_by_role("link", name="d", exact=True).first.focus()
+    await revoke(world, "poller", "b")
+    await world.create("poller", "a")
+    await expect(page.locator("#row-poller-b")).to_contain_text("Revoked")
+    show = page.get_by_role("button", name="1 changed: show")
+    await expect(show).to_be_visible()
+    assert await rows(page) == order
+    await expect(page.get_by_label("Tick c")).to_be_checked()
+    await expect(page.get_by_role("link", name="d", exact=True).first).to_be_focused()
+    await expect(page.locator("#total")).to_have_text("4 in all")
+    await show.click()
+    assert await rows(page) == ["row-poller-a", "row-poller-c", "row-poller-d", "row-poller-b"]
+    await expect(page.get_by_label("Tick c")).to_be_checked()
+    await expect(page.locator("[data-changed]")).to_be_hidden()
+
+
+async def test_what_is_ticked_is_revoked(world: World, page: async_api.Page) -> None:
+    await followed(page, "/ui/services?type=poller")
+    await page.get_by_label("All on this page").check()
+    await page.get_by_label("Tick d").uncheck()
+    await expect(page.locator("#picked")).to_have_text("2")
+    await page.locator("select[name=action]").select_option("revoke")
+    await page.get_by_role("button", name="Preview…").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Revoke 4 services?")
+    await page.get_by_label("Reason, for the audit trail").fill("gone")
+    await page.get_by_role("button", name="Revoke 4 services").click()
+    await page.get_by_role("link", name="Back to the table").click()
+    await expect(page.locator("tr[data-row]", has_text="Revoked")).to_have_count(2)
+
+
+async def test_branches_open_by_keyboard_stay_open_and_follow(world: World, page: async_api.Page) -> None:
+    await followed(page, "/ui/tree")
+    twist = page.get_by_role("button", name="Beneath b")
+    await twist.press("Enter")
+    await expect(page.locator("#node-agent-a1")).to_be_visible()
+    await expect(twist).to_have_attribute("aria-expanded", "true")
+    await expect(twist).to_be_focused()
+    await page.get_by_role("button", name="Beneath a1").press(" ")
+    await revoke(world, "checker", "c1")
+    await expect(page.locator("#node-checker-c1")).to_contain_text("Revoked")
+    await expect(page.locator("[data-changed]")).to_be_hidden()
+    await page.reload()
+    await expect(page.locator("#node-checker-c1")).to_be_visible()
+    await page.get_by_role("button", name="Beneath b").click()
+    assert await rows(page) == ["node-poller-b", "node-poller-c", "node-poller-d"]
+
+
+async def test_a_burst_is_one_reading_a_second(world: World, page: async_api.Page) -> None:
+    await followed(page, "/ui/services?type=poller")
+    read: list[str] = []
+    page.on("request", lambda request: read.append(request.url) if "/ui/services" in request.url else None)
+    for number in range(150):
+        await world.create("poller", f"n{number:03}")
+    await expect(page.get_by_role("button", name="changed: show")).to_contain_text("47 changed")
+    began, seconds = len(read), await page.evaluate("performance.now() / 1000")
+    assert 1 <= began <= seconds + 1
