@@ -1,0 +1,76 @@
+"""A daemon that is killed in the middle of a bulk of packages: the same call again makes exactly as many."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from support.daemon import PACKAGES, SERVICES, Daemon, eventually
+
+NewDaemon = Callable[..., Awaitable[Daemon]]
+ROWS = int(os.environ.get("JETWAY_TEST_BULK_ROWS", "600"))
+
+
+async def create_all(daemon: Daemon) -> Any:
+    rows = [{"component_type": "poller", "label": f"Site {number}"} for number in range(ROWS)]
+    headers = {"Idempotency-Key": "all", "Authorization": f"Bearer {daemon.token}"}
+    timeout = aiohttp.ClientTimeout(total=600)
+    async with (
+        aiohttp.ClientSession(daemon.url, timeout=timeout) as session,
+        session.post(f"{PACKAGES}/bulk", json={"rows": rows}, headers=headers) as response,
+    ):
+        return await response.json()
+
+
+def kill_in_the_midst(daemon: Daemon) -> int:
+    """End it with some created and some not; how many were, when last seen."""
+
+    def some() -> int:
+        count = int(daemon.get(f"{SERVICES}/stats")["total"])
+        assert count >= ROWS // 10
+        return count
+
+    seen = eventually(some, 60)
+    assert daemon.process is not None
+    daemon.process.kill()
+    daemon.wait()
+    return seen
+
+
+@pytest.mark.slow
+async def test_a_bulk_that_was_cut_is_finished_by_the_same_call(new_daemon: NewDaemon) -> None:
+    daemon = await new_daemon()
+    call = asyncio.create_task(create_all(daemon))
+    seen = await asyncio.to_thread(kill_in_the_midst, daemon)
+    with pytest.raises(aiohttp.ClientError):
+        await call
+    assert seen < ROWS
+
+    await asyncio.to_thread(daemon.start)
+    told = await create_all(daemon)
+    assert told["created"] == ROWS, told
+    packages = {row["package_id"] for row in told["rows"]}
+    assert len(packages) == ROWS == len({row["token"] for row in told["rows"]})
+    assert (await create_all(daemon))["rows"] == told["rows"]
+    assert daemon.get(f"{SERVICES}/stats")["total"] == ROWS
+    listed = await asyncio.to_thread(_listed_packages, daemon)
+    assert sorted(listed) == sorted(packages)
+    assert daemon.stop() == 0
+    daemon.check_log()
+
+
+def _listed_packages(daemon: Daemon) -> list[str]:
+    """The ids of all packages, page by page."""
+    found: list[str] = []
+    cursor = ""
+    while True:
+        page = daemon.get(f"{PACKAGES}?limit=500{cursor and '&cursor='}{cursor}")
+        found += [package["package_id"] for package in page["items"]]
+        if not page["next_cursor"]:
+            return found
+        cursor = page["next_cursor"]
