@@ -178,6 +178,48 @@ async def test_garbage_is_counted_and_nobody_is_heard(door: Door, data: bytes) -
     assert (door.accepted, door.refusals, door.answers.sent) == (0, {"malformed": 1}, [])
 
 
+def large(beats: int = 1) -> bytes:
+    """A payload of 64 KiB, or a batch of so many of that size in all."""
+    padding = {"metadata": {"x": "y" * (PAYLOAD_LIMIT // beats - 200)}}
+    return json.dumps(padding).encode() if beats == 1 else batch(*[entry("poller", **padding)] * beats)
+
+
+async def test_who_says_too_much_in_a_second_is_not_read_further(door: Door) -> None:
+    for _ in range(20):
+        await door.take(POLLER_SUBJECT, large())
+    heard = door.accepted
+    assert 16 <= heard < 20
+    assert door.refusals == {"too_much": 20 - heard}
+    await door.take(POLLER_SUBJECT, b'{"version": "2"}')  # costs nothing
+    await door.take(AGENT_SUBJECT, large())  # has a share of its own
+    assert (door.accepted, door.heard(POLLER).version) == (heard + 2, "2")
+    door.house.clock.advance(1)
+    await door.take(POLLER_SUBJECT, large())
+    assert door.accepted == heard + 3
+
+
+async def test_a_batch_uses_up_its_senders_share_and_a_relay_has_no_end_of_it(door: Door) -> None:
+    for _ in range(40):
+        await door.take(BATCH_SUBJECT, large(beats=10))
+    assert door.accepted == 10 * (40 - door.refusals["too_much"]) < 400
+    await door.take(POLLER_SUBJECT, large())
+    accepted = door.accepted
+    assert accepted % 10 == 0  # what it says of itself is of the same share
+    for _ in range(40):
+        await door.take(RELAY_SUBJECT, batch(entry("poller", poller_id="p1", metadata={"x": "y" * 60_000})))
+    assert door.accepted == accepted + 40
+
+
+@pytest.mark.parametrize("wrong", [1, {}, {"service_type": "gateway"}], ids=str)
+async def test_entries_that_are_none_are_dear(door: Door, wrong: object) -> None:
+    """A few thousand bytes of them take as long to look into as a megabyte takes to read."""
+    for _ in range(3):
+        await door.take(BATCH_SUBJECT, batch(*[wrong] * BATCH_LIMIT))
+    assert door.refusals == {"malformed_entry": BATCH_LIMIT, "too_much": 2}
+    await door.take(POLLER_SUBJECT)
+    assert door.accepted == 1
+
+
 @pytest.mark.parametrize(
     "subject",
     [

@@ -13,9 +13,17 @@ from collections.abc import Mapping
 from jetway.core.heartbeat import Beat, MalformedError, parse_batch, parse_payload, parse_subject
 from jetway.core.ids import Lineage, ServiceType, is_id
 from jetway.ports import Clock, HeartbeatMessage, Replies
+from jetway.services.allowance import Allowance
 from jetway.services.observe import Answer, Observer, Verdict
 
 _ANSWERS_AT_ONCE = 10_000
+_CHEAP_BYTES = 1024
+"""A payload up to this size costs about as much to receive as to read."""
+_BYTES_PER_SECOND = 1024 * 1024
+"""Of larger payloads and batches, from one sender: reading more would keep the door from what others say. It is a
+message of the largest size, or half a dozen of the usual batches of 1,000."""
+_ENTRY_BYTES, _MALFORMED_ENTRY_BYTES = 64, 1024
+"""What an entry of a batch costs beside its bytes: to judge it, and to find out what is wrong with it."""
 
 
 class HeartbeatDoor:
@@ -29,6 +37,7 @@ class HeartbeatDoor:
         self._own = f"{prefix}."
         self._batch = f"{prefix}.batch."
         self._relay = f"{prefix}.relay"
+        self._allowance = Allowance(clock, _BYTES_PER_SECOND)
         self._sending: set[asyncio.Task[None]] = set()
 
     def take(self, message: HeartbeatMessage) -> None:
@@ -42,39 +51,63 @@ class HeartbeatDoor:
             if message.subject == self._relay:
                 self._take_many(message, None)
             elif message.subject.startswith(self._batch):
-                self._take_many(message, self._batch_sender(message.subject))
+                self._take_batch(message)
             else:
                 self._take_one(message)
         except MalformedError:
             self._observer.refuse("malformed")
 
+    def _may_say(self, sender: str, message: HeartbeatMessage) -> bool:
+        """Whether it has not said too much in this second; counted if it has."""
+        if self._allowance.take(sender, len(message.data)):
+            return True
+        self._observer.refuse("too_much")
+        return False
+
     def _take_steady(self, message: HeartbeatMessage) -> bool:
         """The short way, which nearly all heartbeats take: nothing to parse in the subject, nothing to decide."""
         if not message.subject.startswith(self._own):
             return False
-        sender = self._observer.steady(message.subject[len(self._own) :])
+        address = message.subject[len(self._own) :]
+        sender = self._observer.steady(address)
         if sender is None:
             return False
+        if len(message.data) > _CHEAP_BYTES and not self._may_say(address, message):
+            return True
         self._observer.again(sender, parse_payload(message.data), self._clock.now())
         return True
 
     def _take_one(self, message: HeartbeatMessage) -> None:
         lineage = parse_subject(message.subject, self._prefix)
+        if len(message.data) > _CHEAP_BYTES and not self._may_say(lineage.address, message):
+            return
         beat = Beat(lineage, parse_payload(message.data))
         self._observer.observe(beat, self._clock.now(), self._answer_to(message, lineage))
 
-    def _take_many(self, message: HeartbeatMessage, poller_id: str | None) -> None:
+    def _take_batch(self, message: HeartbeatMessage) -> None:
+        """A poller has one share for what it says of itself and of what is beneath it."""
+        poller_id = self._batch_sender(message.subject)
+        sender = Lineage(ServiceType.POLLER, poller_id).address
+        if not self._may_say(sender, message):
+            return
+        entries, malformed = self._take_many(message, poller_id)
+        cost = entries * _ENTRY_BYTES + malformed * _MALFORMED_ENTRY_BYTES
+        self._allowance.charge(sender, cost)
+
+    def _take_many(self, message: HeartbeatMessage, poller_id: str | None) -> tuple[int, int]:
+        """How many entries there were, and how many of them were none."""
         now = self._clock.now()
-        refused = 0
+        refused = malformed = 0
         entries = parse_batch(message.data, poller_id)
         for entry in entries:
             if isinstance(entry, MalformedError):
                 self._observer.refuse("malformed_entry")
-                refused += 1
+                malformed += 1
             elif self._observer.observe(entry, now) is not None:
                 refused += 1
         if message.reply:
-            self._answer_batch(message, poller_id, len(entries), refused)
+            self._answer_batch(message, poller_id, len(entries), refused + malformed)
+        return len(entries), malformed
 
     def _batch_sender(self, subject: str) -> str:
         poller_id = subject.removeprefix(self._batch)

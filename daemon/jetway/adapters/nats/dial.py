@@ -25,6 +25,10 @@ log = structlog.get_logger()
 _CLOSE_SECONDS = 3.0
 _BACKLOG = 2_000
 """Messages that may wait to be handled before reading stops."""
+_HEADERS_LIMIT = 16 * 1024
+"""Bytes; NATS itself and the daemon need a few hundred."""
+TOO_MANY_HEADERS = "Nats-Headers-Not-Read"
+"""In the place of headers over the limit. The name is one that nobody takes for a service's own."""
 _PING_SECONDS = 15
 """A link that is silently dead is given up after three of these."""
 
@@ -114,6 +118,8 @@ class ToldClient(Client):
 
     With something unsent nats-py stumbles over the reset connection in the middle of closing: it then calls nobody
     back and leaves its tasks behind. The second time there is nothing unsent.
+
+    Nor does it read headers of any size: a few of a megabyte each would keep it busy for a second.
     """
 
     def __init__(self) -> None:
@@ -124,6 +130,11 @@ class ToldClient(Client):
     def backlog(self) -> int:
         """How many messages wait in the fullest subscription."""
         return max((subscription.pending_msgs for subscription in self._subs.values()), default=0)
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        if headers and len(headers) > _HEADERS_LIMIT:
+            return {TOO_MANY_HEADERS: str(len(headers))}
+        return await super()._process_headers(headers)
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
         try:
