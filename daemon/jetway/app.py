@@ -239,7 +239,7 @@ class Daemon:
     async def _start_heartbeats(self, house: House, link: NatsLink, clock: SystemClock) -> NatsHeartbeats:
         prefix = self.settings.heartbeat.subject_prefix
         heartbeats = NatsHeartbeats(link.edge, prefix)
-        door = HeartbeatDoor(house.observer, heartbeats, clock, prefix)
+        door = HeartbeatDoor(house.observer, heartbeats, clock, prefix, house.floods.begin)
         self._releases.add("heartbeat writers", lambda: self._tasks.stop("heartbeats"))
         self._tasks.start("heartbeats", house.observer.run())
         self._releases.add("answers", door.drain)
@@ -252,6 +252,7 @@ class Daemon:
         self._tasks.start("hearing", self._hearing.run())
         self._tasks.start("liveness", house.liveness.run())
         self._tasks.start("troubles", house.troubles.run())
+        self._tasks.start("floods", house.floods.run())
         self._tasks.start("maintenance", house.maintenance.run())
         return heartbeats
 

@@ -205,6 +205,7 @@ class House:
         self.renewer = services.renewer
         self.revocations = services.revocations
         self.revocations.pause = 0
+        self.floods = services.floods
         self.observer = services.observer
         self.sweeper = services.sweeper
         self.catalogue = services.catalogue

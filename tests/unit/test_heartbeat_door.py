@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from jetway.core.errors import UnavailableError
-from jetway.core.heartbeat import BATCH_LIMIT, BATCH_PAYLOAD_LIMIT, PAYLOAD_LIMIT
+from jetway.core.heartbeat import (
+    BATCH_LIMIT,
+    BATCH_PAYLOAD_LIMIT,
+    HEADERS_NOT_READ,
+    PAYLOAD_LIMIT,
+)
 from jetway.core.ids import Lineage, ServiceKey, ServiceType
 from jetway.core.rows import Presence
 from jetway.entry import heartbeats
@@ -50,7 +55,8 @@ class Door:
     def __init__(self, house: House) -> None:
         self.house = house
         self.answers = Answers()
-        self.door = HeartbeatDoor(house.observer, self.answers, house.clock, PREFIX)
+        self.flooding: list[ServiceKey] = []
+        self.door = HeartbeatDoor(house.observer, self.answers, house.clock, PREFIX, self.flooding.append)
 
     async def take(
         self, subject: str, data: bytes = b"", reply: str = "", headers: Mapping[str, str] | None = None
@@ -184,24 +190,57 @@ def large(beats: int = 1) -> bytes:
     return json.dumps(padding).encode() if beats == 1 else batch(*[entry("poller", **padding)] * beats)
 
 
-async def test_who_says_too_much_in_a_second_is_not_read_further(door: Door) -> None:
-    for _ in range(20):
+async def test_who_says_too_much_at_a_time_is_not_read_further(door: Door) -> None:
+    for _ in range(100):
         await door.take(POLLER_SUBJECT, large())
     heard = door.accepted
-    assert 16 <= heard < 20
-    assert door.refusals == {"too_much": 20 - heard}
-    await door.take(POLLER_SUBJECT, b'{"version": "2"}')  # costs nothing
+    assert 75 <= heard < 85
+    assert door.refusals == {"too_much": 100 - heard}
+    await door.take(POLLER_SUBJECT)
+    assert door.accepted == heard
     await door.take(AGENT_SUBJECT, large())  # has a share of its own
-    assert (door.accepted, door.heard(POLLER).version) == (heard + 2, "2")
-    door.house.clock.advance(1)
+    assert door.accepted == heard + 1
+    door.house.clock.advance(5)
     await door.take(POLLER_SUBJECT, large())
-    assert door.accepted == heard + 3
+    assert door.accepted == heard + 2
+
+
+async def test_small_heartbeats_use_up_a_share_as_well(door: Door) -> None:
+    message = HeartbeatMessage(POLLER_SUBJECT, b"", "", {})
+    for _ in range(12_000):
+        door.door.take(message)
+    assert 10_000 <= door.accepted < 10_500
+    assert door.flooding == []
+    for _ in range(12_000):
+        door.door.take(message)
+    assert door.flooding == [POLLER]
+
+
+async def test_headers_that_are_too_many_to_be_read_count_as_well(door: Door) -> None:
+    unread = HeartbeatMessage(POLLER_SUBJECT, b"", "", {HEADERS_NOT_READ: str(64 * 1024)})
+    for _ in range(150):
+        door.door.take(unread)
+    assert door.accepted == 0
+    assert door.refusals["server_message"] < 90
+    assert door.flooding == [POLLER]
+
+
+async def test_who_sends_far_more_than_is_read_is_told_of(door: Door) -> None:
+    for _ in range(140):
+        await door.take(AGENT_SUBJECT, large())
+    assert door.flooding == [AGENT]
+    for _ in range(140):
+        await door.take(BATCH_SUBJECT, large(beats=10))
+    assert door.flooding == [AGENT, POLLER]
+    for _ in range(140):
+        await door.take(RELAY_SUBJECT, batch(entry("poller", poller_id="p1", metadata={"x": "y" * 60_000})))
+    assert door.flooding == [AGENT, POLLER]
 
 
 async def test_a_batch_uses_up_its_senders_share_and_a_relay_has_no_end_of_it(door: Door) -> None:
-    for _ in range(40):
+    for _ in range(100):
         await door.take(BATCH_SUBJECT, large(beats=10))
-    assert door.accepted == 10 * (40 - door.refusals["too_much"]) < 400
+    assert door.accepted == 10 * (100 - door.refusals["too_much"]) < 850
     await door.take(POLLER_SUBJECT, large())
     accepted = door.accepted
     assert accepted % 10 == 0  # what it says of itself is of the same share
@@ -213,9 +252,10 @@ async def test_a_batch_uses_up_its_senders_share_and_a_relay_has_no_end_of_it(do
 @pytest.mark.parametrize("wrong", [1, {}, {"service_type": "gateway"}], ids=str)
 async def test_entries_that_are_none_are_dear(door: Door, wrong: object) -> None:
     """A few thousand bytes of them take as long to look into as a megabyte takes to read."""
-    for _ in range(3):
+    for _ in range(8):
         await door.take(BATCH_SUBJECT, batch(*[wrong] * BATCH_LIMIT))
-    assert door.refusals == {"malformed_entry": BATCH_LIMIT, "too_much": 2}
+    assert door.refusals == {"malformed_entry": 5 * BATCH_LIMIT, "too_much": 3}
+    door.house.clock.advance(5)
     await door.take(POLLER_SUBJECT)
     assert door.accepted == 1
 

@@ -13,6 +13,8 @@ PAYLOAD_LIMIT = 64 * 1024
 """Bytes of a single heartbeat's payload; a larger one is refused before it is parsed."""
 BATCH_PAYLOAD_LIMIT = 1024 * 1024
 BATCH_LIMIT = 1000
+HEADERS_NOT_READ = "Nats-Headers-Not-Read"
+"""In the place of headers that are too many to be read: how many bytes they have. No host's own is called so."""
 
 
 class MalformedError(ValueError):

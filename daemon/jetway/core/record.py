@@ -115,6 +115,7 @@ class EventType(StrEnum):
     FLAPPING = "flapping"
     FLAPPING_ENDED = "flapping_ended"
     CLONE_SUSPECTED = "clone_suspected"
+    FLOODED = "flooded"
     MAINTENANCE_BEGUN = "maintenance_begun"
     MAINTENANCE_ENDED = "maintenance_ended"
 

@@ -7,29 +7,47 @@ would let any sender publish anywhere in the daemon's name.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from jetway.core.heartbeat import Beat, MalformedError, parse_batch, parse_payload, parse_subject
-from jetway.core.ids import Lineage, ServiceType, is_id
+from jetway.core.heartbeat import (
+    HEADERS_NOT_READ,
+    Beat,
+    MalformedError,
+    parse_batch,
+    parse_payload,
+    parse_subject,
+)
+from jetway.core.ids import Lineage, ServiceKey, ServiceType, is_id
 from jetway.ports import Clock, HeartbeatMessage, Replies
 from jetway.services.allowance import Allowance
 from jetway.services.observe import Answer, Observer, Verdict
 
 _ANSWERS_AT_ONCE = 10_000
-_CHEAP_BYTES = 1024
-"""A payload up to this size costs about as much to receive as to read."""
-_BYTES_PER_SECOND = 1024 * 1024
-"""Of larger payloads and batches, from one sender: reading more would keep the door from what others say. It is a
-message of the largest size, or half a dozen of the usual batches of 1,000."""
-_ENTRY_BYTES, _MALFORMED_ENTRY_BYTES = 64, 1024
+_SHARE_BYTES = 5 * 1024 * 1024
+"""Of one sender in five seconds: reading more would keep the door from what others say. It is five messages of the
+largest size, 16 of the usual batches of 1,000, or 10,000 small messages."""
+_FLOOD_BYTES = 8 * 1024 * 1024
+"""Whoever sends so much in five seconds has to be stopped from sending: not to read it is not enough."""
+_MESSAGE_BYTES = 512
+"""What a message costs beside its payload: a daemon on a busy machine takes in 10,000 in a second."""
+_ENTRY_BYTES, _MALFORMED_ENTRY_BYTES = 256, 1024
 """What an entry of a batch costs beside its bytes: to judge it, and to find out what is wrong with it."""
 
 
 class HeartbeatDoor:
     """Parses messages under the heartbeat prefix and hands them to the observer."""
 
-    def __init__(self, observer: Observer, replies: Replies, clock: Clock, prefix: str) -> None:
+    def __init__(
+        self,
+        observer: Observer,
+        replies: Replies,
+        clock: Clock,
+        prefix: str,
+        on_flood: Callable[[ServiceKey], None] = lambda _key: None,
+    ) -> None:
+        """`on_flood` is told who sends far more than is read of it. It must not block."""
         self._observer = observer
         self._replies = replies
         self._clock = clock
@@ -37,11 +55,16 @@ class HeartbeatDoor:
         self._own = f"{prefix}."
         self._batch = f"{prefix}.batch."
         self._relay = f"{prefix}.relay"
-        self._allowance = Allowance(clock, _BYTES_PER_SECOND)
+        self._on_flood = on_flood
+        self._allowance = Allowance(clock, _SHARE_BYTES, excess=_FLOOD_BYTES, on_excess=self._floods)
         self._sending: set[asyncio.Task[None]] = set()
 
     def take(self, message: HeartbeatMessage) -> None:
         """Take one message in. Never raises for anything that a sender can do."""
+        speaker = self._speaker(message.subject)
+        if speaker and not self._allowance.take(speaker, _size(message)):
+            self._observer.refuse("too_much")
+            return
         if message.headers and made_by_the_server(message.headers):
             self._observer.refuse("server_message")
             return
@@ -51,48 +74,40 @@ class HeartbeatDoor:
             if message.subject == self._relay:
                 self._take_many(message, None)
             elif message.subject.startswith(self._batch):
-                self._take_batch(message)
+                self._take_batch(message, speaker)
             else:
                 self._take_one(message)
         except MalformedError:
             self._observer.refuse("malformed")
 
-    def _may_say(self, sender: str, message: HeartbeatMessage) -> bool:
-        """Whether it has not said too much in this second; counted if it has."""
-        if self._allowance.take(sender, len(message.data)):
-            return True
-        self._observer.refuse("too_much")
-        return False
+    def _speaker(self, subject: str) -> str:
+        """Whose share a message uses up: a poller has one, for itself and its batches; a relay is trusted."""
+        if subject.startswith(self._batch):
+            return f"{ServiceType.POLLER}.{subject[len(self._batch) :]}"
+        return "" if subject == self._relay else subject[len(self._own) :]
+
+    def _floods(self, speaker: str) -> None:
+        with contextlib.suppress(MalformedError):
+            self._on_flood(parse_subject(self._own + speaker, self._prefix).key)
 
     def _take_steady(self, message: HeartbeatMessage) -> bool:
         """The short way, which nearly all heartbeats take: nothing to parse in the subject, nothing to decide."""
         if not message.subject.startswith(self._own):
             return False
-        address = message.subject[len(self._own) :]
-        sender = self._observer.steady(address)
+        sender = self._observer.steady(message.subject[len(self._own) :])
         if sender is None:
             return False
-        if len(message.data) > _CHEAP_BYTES and not self._may_say(address, message):
-            return True
         self._observer.again(sender, parse_payload(message.data), self._clock.now())
         return True
 
     def _take_one(self, message: HeartbeatMessage) -> None:
         lineage = parse_subject(message.subject, self._prefix)
-        if len(message.data) > _CHEAP_BYTES and not self._may_say(lineage.address, message):
-            return
         beat = Beat(lineage, parse_payload(message.data))
         self._observer.observe(beat, self._clock.now(), self._answer_to(message, lineage))
 
-    def _take_batch(self, message: HeartbeatMessage) -> None:
-        """A poller has one share for what it says of itself and of what is beneath it."""
-        poller_id = self._batch_sender(message.subject)
-        sender = Lineage(ServiceType.POLLER, poller_id).address
-        if not self._may_say(sender, message):
-            return
-        entries, malformed = self._take_many(message, poller_id)
-        cost = entries * _ENTRY_BYTES + malformed * _MALFORMED_ENTRY_BYTES
-        self._allowance.charge(sender, cost)
+    def _take_batch(self, message: HeartbeatMessage, speaker: str) -> None:
+        entries, malformed = self._take_many(message, self._batch_sender(message.subject))
+        self._allowance.charge(speaker, entries * _ENTRY_BYTES + malformed * _MALFORMED_ENTRY_BYTES)
 
     def _take_many(self, message: HeartbeatMessage, poller_id: str | None) -> tuple[int, int]:
         """How many entries there were, and how many of them were none."""
@@ -155,6 +170,16 @@ class HeartbeatDoor:
         """Wait for answers under way."""
         if self._sending:
             await asyncio.wait(self._sending, timeout=2)
+
+
+def _size(message: HeartbeatMessage) -> int:
+    """What it costs to take it in, in bytes."""
+    size = _MESSAGE_BYTES + len(message.data)
+    if message.headers:
+        unread = message.headers.get(HEADERS_NOT_READ, "")
+        is_told = unread.isdecimal() and len(unread) < 10
+        size += int(unread) if is_told else sum(map(len, message.headers.values()))
+    return size
 
 
 def made_by_the_server(headers: Mapping[str, str]) -> bool:

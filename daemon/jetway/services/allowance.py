@@ -1,35 +1,46 @@
-"""So much for each of many in a second: who asks for more is known at the cost of a look-up."""
+"""So much for each of many in a while: who asks for more is known at the cost of a look-up."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from jetway.ports import Clock
 
-_WINDOW_SECONDS = 1.0
+WINDOW_SECONDS = 5.0
+
+
+def _nothing(_name: str) -> None: ...
 
 
 class Allowance:
-    """What each name may use up in a second. Nobody's use is at the cost of another's.
+    """What each name may use up in five seconds. Nobody's use is at the cost of another's.
 
-    It remembers whoever asked within the second, and nobody longer.
+    It remembers whoever asked within them, and nobody longer.
     """
 
-    def __init__(self, clock: Clock, per_second: int) -> None:
+    def __init__(
+        self, clock: Clock, most: int, *, excess: int, on_excess: Callable[[str], None] = _nothing
+    ) -> None:
+        """`on_excess(name)` is called once for five seconds in which a name asks for `excess`, served or not."""
         self._clock = clock
-        self._per_second = per_second
+        self._most = most
+        self._excess = excess
+        self._on_excess = on_excess
         self._since = clock.monotonic()
-        self._used: dict[str, int] = {}
+        self._asked: dict[str, int] = {}
 
     def take(self, name: str, amount: int) -> bool:
-        """Whether `name` has something left; `amount` is used up then, even where that is more than was left."""
+        """Whether `name` had something left, which is used up then even where `amount` is more than that."""
         now = self._clock.monotonic()
-        if now - self._since >= _WINDOW_SECONDS:
-            self._used.clear()
+        if now - self._since >= WINDOW_SECONDS:
+            self._asked.clear()
             self._since = now
-        if self._used.get(name, 0) >= self._per_second:
-            return False
-        self.charge(name, amount)
-        return True
+        before = self._asked.get(name, 0)
+        self._asked[name] = after = before + amount
+        if before < self._excess <= after:
+            self._on_excess(name)
+        return before < self._most
 
     def charge(self, name: str, amount: int) -> None:
-        """What it took turned out to be more."""
-        self._used[name] = self._used.get(name, 0) + amount
+        """What was taken turned out to be more."""
+        self._asked[name] = self._asked.get(name, 0) + amount

@@ -53,6 +53,7 @@ from jetway.services.document_state import DocumentReader
 from jetway.services.document_writer import DocumentWriter
 from jetway.services.due import DueReader
 from jetway.services.fence import Fence
+from jetway.services.floods import Floods
 from jetway.services.identities import Identities, IdentityTerms
 from jetway.services.index import Index
 from jetway.services.issue import Issuer
@@ -201,6 +202,7 @@ class House:
         self.revocations = Revocations(
             self.index, outside.nats_account, outside.certificates, clock, self.metrics
         )
+        self.floods = Floods(self.index, self.revocations, trail, clock, self.metrics)
         reach = Reach(self.projections, self.revocations)
         self.administrator = Administrator(self.recorder, self.cascades, reach)
         self.observer = Observer(

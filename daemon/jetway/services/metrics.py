@@ -107,6 +107,11 @@ class Metrics:
             "Revoked services whose NATS credentials the server still takes.",
             registry=self.registry,
         )
+        self.floods = Counter(
+            "jetway_floods",
+            "Services shut out for a while because they flooded the gateway with heartbeats.",
+            registry=self.registry,
+        )
         self.drift = Counter(
             "jetway_drift",
             "What was found to differ from the ledger, by what it was.",

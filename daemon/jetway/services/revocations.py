@@ -64,6 +64,8 @@ class Revocations:
         self._metrics = metrics
         self._records: dict[ServiceKey, ServiceRecord] = {}
         """Those with identities that were revoked."""
+        self._suspended: dict[str, datetime] = {}
+        """NATS keys that are refused for a while, whatever the records say, and until when."""
         self._untold: dict[ServiceKey, int] = {}
         """Services whose credentials the server still takes, each with the change since which it is so."""
         self._changes = 1
@@ -92,6 +94,21 @@ class Revocations:
             else:
                 self._failing_since, backoff = None, _FIRST_BACKOFF
                 await asyncio.sleep(self.pause)
+
+    @property
+    def can_tell(self) -> bool:
+        """Whether there is a server that can be told."""
+        return self._account.can_revoke
+
+    def suspend(self, public_key: str, until: datetime) -> None:
+        """Have credentials of this key refused that were issued before `until`, in addition to what is revoked."""
+        self._suspended[public_key] = until
+        self._changed()
+
+    def lift(self, public_key: str) -> None:
+        """End it."""
+        if self._suspended.pop(public_key, None):
+            self._changed()
 
     async def told(self, seconds: float) -> bool:
         """Whether the server knows all that is revoked now; waits up to so long for it."""
@@ -152,6 +169,8 @@ class Revocations:
     async def _tell(self) -> None:
         changes = self._changes
         keys = revoked_nats_keys(self._records.values(), self._clock.now())
+        for key, until in self._suspended.items():
+            keys[key] = max(until, keys.get(key, until))
         try:
             async with asyncio.timeout(_TELLING_SECONDS):
                 await self._account.publish_revocations(keys)
@@ -173,14 +192,17 @@ class Revocations:
         had = before.revoked_identities if before else ()
         if after.revoked_identities == had:
             return
-        self._changes += 1
         if after.revoked_identities:
             self._records[after.key] = after
         else:
             self._records.pop(after.key, None)
+        self._changed()
         if self._account.can_revoke and _credentials(after, self._clock.now()):
             self._untold[after.key] = self._changes
             self._metrics.revocations_left.set(len(self._untold))
+
+    def _changed(self) -> None:
+        self._changes += 1
         self._wake.set()
 
     def _forget(self, record: ServiceRecord) -> None:

@@ -18,6 +18,7 @@ from nats.errors import Error as NatsError
 from nats.protocol.parser import Parser
 
 from jetway.core.errors import StartupError
+from jetway.core.heartbeat import HEADERS_NOT_READ
 from jetway.settings import NatsSettings
 
 log = structlog.get_logger()
@@ -27,8 +28,6 @@ _BACKLOG = 2_000
 """Messages that may wait to be handled before reading stops."""
 _HEADERS_LIMIT = 16 * 1024
 """Bytes; NATS itself and the daemon need a few hundred."""
-TOO_MANY_HEADERS = "Nats-Headers-Not-Read"
-"""In the place of headers over the limit. The name is one that nobody takes for a service's own."""
 _PING_SECONDS = 15
 """A link that is silently dead is given up after three of these."""
 
@@ -133,7 +132,7 @@ class ToldClient(Client):
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
         if headers and len(headers) > _HEADERS_LIMIT:
-            return {TOO_MANY_HEADERS: str(len(headers))}
+            return {HEADERS_NOT_READ: str(len(headers))}
         return await super()._process_headers(headers)
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:
