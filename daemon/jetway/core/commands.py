@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from jetway.core.identity import CertificateFacts, Identity
 from jetway.core.ids import Lineage, ServiceType
-from jetway.core.record import ServiceStatus
+from jetway.core.record import EventType, ServiceStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +151,8 @@ class Revoke:
     """The key of the parent whose revocation this follows; a service that has another by now is left alone."""
     package_id: str = ""
     """The package that is meant: refused where it is not the service's current one. Empty: whichever it has."""
+    event: EventType = EventType.REVOKED
+    """What the trail calls it: with a parent that time took out, the same as of the parent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from jetway.core import commands as c
 from jetway.core.errors import Code, Refused
 from jetway.core.ids import ServiceKey, ServiceType
-from jetway.core.record import ServiceRecord, ServiceStatus
+from jetway.core.record import EventType, ServiceRecord, ServiceStatus
 
 MAY_HAVE_CHILDREN = frozenset({ServiceStatus.PENDING, ServiceStatus.ACTIVE})
 GONE = frozenset({ServiceStatus.REVOKED, ServiceStatus.DELETED})
+
+ARCHIVED_REASON = "archived"
+PENDING_EXPIRED_REASON = "pending_expired"
+_PASSED_DOWN = {
+    ARCHIVED_REASON: EventType.ARCHIVED,
+    PENDING_EXPIRED_REASON: EventType.PENDING_EXPIRED,
+}
+"""What time did to a parent is told of its children in the same words: nobody revoked them."""
 
 
 def parent_key(service_type: ServiceType, parent_id: str) -> ServiceKey | Refused | None:
@@ -38,3 +47,13 @@ def judge_parent(key: ServiceKey, parent: ServiceRecord | None) -> Refused | Non
 def parent_went_away(parent: ServiceRecord | None) -> bool:
     """Whether a child that was just written must be taken back: its parent's cascade may have missed it."""
     return parent is None or parent.status in GONE
+
+
+def follow_parent(key: ServiceKey, parent: ServiceRecord | None) -> c.Revoke:
+    """What becomes of a child of a service that was taken out, for the reason for which that was."""
+    event = None
+    if parent is not None and parent.status is ServiceStatus.REVOKED:
+        event = _PASSED_DOWN.get(parent.status_reason)
+    if parent is None or event is None:
+        return c.Revoke(reason=f"{key} was taken out", because_of=str(key))
+    return c.Revoke(reason=parent.status_reason, because_of=str(key), event=event)

@@ -17,7 +17,7 @@ import structlog
 from jetway.core import commands as c
 from jetway.core.errors import PortError, Refused
 from jetway.core.ids import ServiceKey
-from jetway.core.policy import GONE, parent_went_away
+from jetway.core.policy import GONE, follow_parent, parent_went_away
 from jetway.core.record import Cascade, ServiceRecord
 from jetway.services.caller import SYSTEM, Caller
 from jetway.services.index import Index
@@ -68,12 +68,11 @@ class Cascades:
     async def _take_out(
         self, child: ServiceRecord, parent: ServiceKey, caller: Caller
     ) -> list[ServiceRecord]:
-        command = c.Revoke(reason=f"{parent} was taken out", because_of=str(parent))
         async with self._gate:
             above = self._index.get(parent)
             if above is not None and above.live:
                 return []  # it is back: somebody else finished this cascade, and these are its new children
-            outcome = await self._recorder.attempt(child.key, command, caller)
+            outcome = await self._recorder.attempt(child.key, follow_parent(parent, above), caller)
         if isinstance(outcome, Refused):  # deleted meanwhile
             return []
         mine = [outcome.after] if outcome.changed else []
@@ -99,8 +98,9 @@ class Cascades:
         for key in due:
             record = await self._recorder.read(key)
             parent = record.parent if record and record.live else None
-            if parent and parent_went_away(await self._recorder.read(parent)):
-                command = c.Revoke(reason=f"{parent} was taken out", because_of=str(parent))
+            above = await self._recorder.read(parent) if parent else None
+            if parent and parent_went_away(above):
+                command = follow_parent(parent, above)
                 revoked += not isinstance(await self._recorder.attempt(key, command, SYSTEM), Refused)
                 log.warning("a child had outlived its parent", action="orphan_revoked", service=str(key))
             self._orphans.pop(key, None)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
+
+from jetway.core.ids import ServiceKey
 
 T = TypeVar("T")
 
@@ -32,3 +35,14 @@ async def in_slices(items: Sequence[T]) -> AsyncIterator[Sequence[T]]:
     for start in range(0, len(items), _SLICE):
         yield items[start : start + _SLICE]
         await pace.breathe()
+
+
+async def in_order(keys: Sequence[ServiceKey]) -> list[ServiceKey]:
+    """All of them, sorted, in turns as well."""
+    parts = [sorted(part) async for part in in_slices(keys)]
+    pace, merged = Pace(), []
+    for number, key in enumerate(heapq.merge(*parts)):
+        merged.append(key)
+        if number % _SLICE == 0:
+            await pace.breathe()
+    return merged

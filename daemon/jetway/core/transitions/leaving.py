@@ -30,7 +30,7 @@ def revoke(record: ServiceRecord, command: c.Revoke, context: c.Context) -> Outc
     if not command.cascade and command.live_children:
         return children_live(record, command.live_children)
     facts: dict[str, JsonValue] = {"because_of": command.because_of} if command.because_of else {}
-    return end_service(record, context, EventType.REVOKED, reason=command.reason, facts=facts)
+    return end_service(record, context, command.event, reason=command.reason, facts=facts)
 
 
 def revoke_again(record: ServiceRecord, command: c.Revoke, context: c.Context) -> Outcome:
@@ -55,6 +55,7 @@ def end_service(
     status: ServiceStatus = REVOKED,
 ) -> ServiceRecord:
     """A service taken out: its package ends with it, and whoever can have children runs a cascade."""
+    over = PackageStatus.EXPIRED if EventType.PENDING_EXPIRED in events else PackageStatus.REVOKED
     return next_revision(
         record,
         context,
@@ -63,7 +64,7 @@ def end_service(
         metadata=facts,
         status=status,
         status_reason=reason,
-        package=end_package(record, PackageStatus.REVOKED, context),
+        package=end_package(record, over, context),
         cascade=cascade_of(record),
     )
 

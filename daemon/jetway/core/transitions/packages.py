@@ -46,9 +46,11 @@ def packages_before(record: ServiceRecord) -> tuple[Package, ...]:
 
 
 def end_package(record: ServiceRecord, status: PackageStatus, context: c.Context) -> Package | None:
-    """The current package, ended with `status` if it was still live."""
+    """The current package, ended with `status` if it was still live. One that was in use cannot expire."""
     package = record.package
     if package is None or package.status not in LIVE_PACKAGE:
         return package
+    if package.status is PackageStatus.ACTIVATED:
+        status = PackageStatus.REVOKED
     revoked_at = to_milliseconds(context.now) if status is PackageStatus.REVOKED else package.revoked_at
     return replace(package, status=status, revoked_at=revoked_at)

@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jetway.core import commands as c
+from jetway.core.policy import ARCHIVED_REASON, PENDING_EXPIRED_REASON
 from jetway.core.record import (
     EventType,
     PackageStatus,
     ServiceRecord,
 )
-from jetway.core.transitions.leaving import cascade_of
-from jetway.core.transitions.packages import end_package
-from jetway.core.transitions.revision import INACTIVE, REVOKED, Outcome, next_revision
-
-ARCHIVED_REASON = "archived"
-PENDING_EXPIRED_REASON = "pending_expired"
+from jetway.core.transitions.leaving import end_service
+from jetway.core.transitions.revision import INACTIVE, Outcome, next_revision
 
 
 def deactivate(record: ServiceRecord, command: c.Deactivate, context: c.Context) -> Outcome:
@@ -42,27 +39,9 @@ def expire_package(record: ServiceRecord, command: c.ExpirePackage, context: c.C
 
 def expire_pending(record: ServiceRecord, command: c.ExpirePending, context: c.Context) -> Outcome:
     """Never activated in the time given for it: its rights end."""
-    return next_revision(
-        record,
-        context,
-        EventType.PENDING_EXPIRED,
-        reason=PENDING_EXPIRED_REASON,
-        status=REVOKED,
-        status_reason=PENDING_EXPIRED_REASON,
-        package=end_package(record, PackageStatus.EXPIRED, context),
-        cascade=cascade_of(record),
-    )
+    return end_service(record, context, EventType.PENDING_EXPIRED, reason=PENDING_EXPIRED_REASON)
 
 
 def archive(record: ServiceRecord, command: c.Archive, context: c.Context) -> Outcome:
     """Inactive for so long that its rights end; the reason tells it from a revocation."""
-    return next_revision(
-        record,
-        context,
-        EventType.ARCHIVED,
-        reason=ARCHIVED_REASON,
-        status=REVOKED,
-        status_reason=ARCHIVED_REASON,
-        package=end_package(record, PackageStatus.REVOKED, context),
-        cascade=cascade_of(record),
-    )
+    return end_service(record, context, EventType.ARCHIVED, reason=ARCHIVED_REASON)
