@@ -613,10 +613,12 @@ class CreateWhileRevoked(Scenario):
     @staticmethod
     async def _create(house: FaultyHouse) -> None:
         try:
-            await house.create(AGENT, idempotency_key="k-1")
+            issued = await house.create(AGENT, idempotency_key="k-1")
         except RefusedError as error:
             assert code_of(error) in (Code.PARENT_NOT_LIVE, Code.TAKEN)
         else:
+            assert issued.record.live, "answered with a package that is dead"
+            assert issued.package.status is PackageStatus.ISSUED
             parent = house.record(POLLER)
             done = parent.status is ServiceStatus.REVOKED and parent.cascade is Cascade.NONE
             assert not (done and house.record(AGENT).live), "created beneath a parent that was gone"

@@ -467,6 +467,72 @@ async def test_a_retry_of_a_withdrawn_creation_says_so_again(house: House) -> No
         assert await refused(house.create(AGENT, idempotency_key="k")) is Code.PARENT_NOT_LIVE
 
 
+@pytest.mark.parametrize("moment", ["cascade", "completed", "reissued"])
+async def test_a_retry_of_a_creation_that_a_cascade_took_says_so_again(house: House, moment: str) -> None:
+    """The cascade may come first, and its end after it; later the parent may be back."""
+    parent = await house.activate()
+
+    async def revoke_the_parent(record: ServiceRecord) -> None:
+        if record.key == AGENT:
+            house.ledger.after_write = None
+            await house.revoke(POLLER)
+
+    house.ledger.after_write = revoke_the_parent
+    with pytest.raises(RefusedError) as caught:
+        await house.create(AGENT, idempotency_key="k")
+    assert caught.value.refused.code is Code.PARENT_NOT_LIVE
+    assert "agent 'a1' is revoked: delete it" in caught.value.refused.why
+    await house.cascades.resume()
+    if moment == "completed":
+        await house.administrator.delete(ALICE, AGENT, reason="")
+    elif moment == "reissued":
+        assert parent.package is not None
+        await house.issuer.reissue(ALICE, parent.package.package_id)
+    expected = Code.ILLEGAL_TRANSITION if moment == "reissued" else Code.PARENT_NOT_LIVE
+    assert await refused(house.create(AGENT, idempotency_key="k")) is expected
+    assert house.status(AGENT) == ("deleted" if moment == "completed" else "revoked")
+
+
+async def test_a_refused_creation_says_that_its_id_is_free_where_it_is(house: House) -> None:
+    await house.activate()
+
+    async def revoke_the_parent(record: ServiceRecord) -> None:
+        if record.key == AGENT:
+            house.ledger.before_write = None
+            await house.revoke(POLLER)
+
+    house.ledger.before_write = revoke_the_parent
+    with pytest.raises(RefusedError) as caught:
+        await house.create(AGENT)
+    assert "taken back, and its id can be used again" in caught.value.refused.why
+
+
+async def test_a_retry_after_a_crash_looks_at_the_parent_that_the_first_call_did_not(house: House) -> None:
+    await house.activate()
+
+    async def go_away(record: ServiceRecord) -> None:
+        house.ledger.fail_next("read", UnavailableError("away"))
+
+    house.ledger.after_write = go_away
+    with pytest.raises(OutcomeUnknownError):
+        await house.create(AGENT, idempotency_key="k")
+    house.ledger.after_write = None
+    await house.stall("index")
+    gone = replace(house.record(POLLER), revision=9, status=ServiceStatus.REVOKED)
+    await house.ledger.write(gone, house.ledger.entries[POLLER].sequence)
+    assert await refused(house.create(AGENT, idempotency_key="k")) is Code.PARENT_NOT_LIVE
+    assert house.status(AGENT) == "deleted"
+    house.resume_index()
+
+
+async def test_a_retry_does_not_hand_out_a_package_that_was_revoked_unused(house: House) -> None:
+    issued = await house.create(idempotency_key="k")
+    await house.revoke(POLLER)
+    assert await refused(house.create(idempotency_key="k")) is Code.ILLEGAL_TRANSITION
+    await house.issuer.reissue(ALICE, issued.package.package_id)
+    assert await refused(house.create(idempotency_key="k")) is Code.ILLEGAL_TRANSITION
+
+
 # --- registering and reissuing
 
 

@@ -14,7 +14,7 @@ from jetway.core import commands as c
 from jetway.core.errors import Code, OutcomeUnknownError, Refused, RefusedError, UnavailableError, refuse
 from jetway.core.ids import ServiceKey, ServiceType, is_id, slug
 from jetway.core.policy import judge_parent, parent_key, parent_went_away
-from jetway.core.record import EventType, Package, ServiceRecord
+from jetway.core.record import EventType, Package, PackageStatus, ServiceRecord, ServiceStatus
 from jetway.core.tokens import Claims
 from jetway.ports import Authority, Claim, IdempotencyStore
 from jetway.services.caller import SYSTEM, Caller
@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 PROJECTION_SECONDS = 2.0
 """How long an answer waits for document and row; after that it says that they are queued."""
+_ORPHANED = "the parent was revoked meanwhile"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,10 +232,7 @@ class Issuer:
         terms = self._terms(self._recorder.identifiers.new_id(), token_ttl, notes, watch)
         command = c.Reissue(package=terms, reason=reason, revoke_now=revoke_now)
         applied = await self._recorder.apply(known.key, command, caller, expected=expected)
-        if await self._orphaned_meanwhile(applied.after):
-            revoke = c.Revoke(reason="the parent was revoked meanwhile")
-            await self._recorder.attempt(known.key, revoke, SYSTEM)
-            raise _parent_gone(applied.after)
+        await self._require_parent_still(applied.after, c.Revoke(reason=_ORPHANED))
         return await self._issued(applied)
 
     async def _claim(self, caller: Caller, idempotency_key: str, claim: Claim) -> str:
@@ -253,9 +251,12 @@ class Issuer:
         package = record.find_package(package_id) if record else None
         if record is None or package is None:
             return None
-        if EventType.WITHDRAWN in record.transition.events:
-            raise _parent_gone(record)
         self._recorder.index.apply(record, entry.sequence, entry.digest)
+        if package.status is PackageStatus.REVOKED and package.delivered_at is None:
+            raise await self._ended_unused(record)
+        if package is record.package and package.status is PackageStatus.ISSUED:
+            # That call may have been cut off before it looked at the parent again.
+            await self._require_parent_still(record, c.Withdraw(reason=_ORPHANED))
         projection = await self._projections.settled(entry.sequence, PROJECTION_SECONDS)
         return Issued(record, package, self._token(record, package), projection)
 
@@ -299,21 +300,33 @@ class Issuer:
     async def _admitted(self, key: ServiceKey, command: c.Issue | c.Register, caller: Caller) -> Applied:
         """Apply, then look at the parent again: its cascade may have passed before this child was there."""
         applied = await self._recorder.apply(key, command, caller)
-        if await self._orphaned_meanwhile(applied.after):
-            withdraw = c.Withdraw(reason="the parent was revoked meanwhile")
-            await self._recorder.attempt(key, withdraw, SYSTEM)
-            raise _parent_gone(applied.after)
+        await self._require_parent_still(applied.after, c.Withdraw(reason=_ORPHANED))
         return applied
 
     async def _orphaned(self, record: ServiceRecord) -> bool:
         return record.parent is not None and parent_went_away(await self._recorder.read(record.parent))
 
-    async def _orphaned_meanwhile(self, record: ServiceRecord) -> bool:
-        """After the record was written: "nothing was changed" would be false from here on."""
+    async def _require_parent_still(self, record: ServiceRecord, take_back: c.Withdraw | c.Revoke) -> None:
+        """After the record was written: undo it where its parent is gone, and raise RefusedError.
+
+        "Nothing was changed" would be false from here on, so an outage is one of unknown outcome.
+        """
         try:
-            return await self._orphaned(record)
+            if not await self._orphaned(record):
+                return
+            await self._recorder.attempt(record.key, take_back, SYSTEM)
         except UnavailableError as error:
             raise OutcomeUnknownError(str(error)) from error
+        raise _parent_gone(self._recorder.index.get(record.key) or record)
+
+    async def _ended_unused(self, record: ServiceRecord) -> RefusedError:
+        """Why the package of an earlier call is worth nothing: nobody redeemed it before it was revoked."""
+        if not record.live and (
+            await self._orphaned(record) or EventType.WITHDRAWN in record.transition.events
+        ):
+            return _parent_gone(record)
+        why = f"the package was revoked before it was redeemed; {_standing(record)}"
+        return refuse(Code.ILLEGAL_TRANSITION, why, "Idempotency-Key")
 
     async def _issued(self, applied: Applied) -> Issued:
         record, package = applied.after, applied.after.package
@@ -361,5 +374,14 @@ def _parent(service: NewService) -> ServiceKey | None:
 
 
 def _parent_gone(record: ServiceRecord) -> RefusedError:
-    why = f"the parent {record.parent_id!r} was revoked while this was being written; nothing was kept"
+    why = f"the parent {record.parent_id!r} was revoked while this was being written; {_standing(record)}"
     return refuse(Code.PARENT_NOT_LIVE, why, "parent_id")
+
+
+def _standing(record: ServiceRecord) -> str:
+    """What remains of a service after a call that was refused or undone, and what can be done with it."""
+    name = f"{record.service_type.value} {record.service_id!r}"
+    if record.status is ServiceStatus.DELETED:
+        return f"{name} was taken back, and its id can be used again"
+    hint = "delete it to use the id again" if record.status is ServiceStatus.REVOKED else "reissue its package"
+    return f"{name} is {record.status.value}: {hint}"
