@@ -48,8 +48,8 @@ def refused(daemon: Daemon, reason: str) -> float:
 async def must_count(
     daemon: Daemon, reason: str, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None
 ) -> None:
-    """Publishing this is counted under that reason, once, and changes nothing."""
-    async with unchanged(daemon) as client:
+    """Publishing this is counted under that reason, once, and changes nothing, nor is anybody heard by it."""
+    async with unchanged(daemon, heard=False) as client:
         before = refused(daemon, reason)
         await client.publish(subject, payload, headers=headers)
         await client.flush()

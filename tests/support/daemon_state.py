@@ -9,13 +9,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from nats.aio.client import Client
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.api import DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from support.daemon import Daemon
+from support.daemon import SERVICES, Daemon
 
 T = TypeVar("T")
 
@@ -206,7 +207,7 @@ def _part(of: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 async def fingerprint(daemon: Daemon, client: Client) -> dict[str, Any]:
-    """Whatever a refused call must leave as it was; last_seen and the trail may move."""
+    """Whatever a refused call must leave as it was; the trail may move, and last_seen: see `last_seen`."""
     stream_api = client.jetstream()
     last = {
         stream: (await stream_api.stream_info(stream)).state.last_seq
@@ -220,6 +221,18 @@ async def fingerprint(daemon: Daemon, client: Client) -> dict[str, Any]:
     return {**last, **rows, "edge_packages": packages}
 
 
+def last_seen(daemon: Daemon) -> dict[str, Any]:
+    """When every service was heard last, as the API shows it."""
+    seen: dict[str, Any] = {}
+    for kind in TABLES:
+        cursor = ""
+        while cursor is not None:
+            page = daemon.get(f"{SERVICES}/{kind}s?limit=200" + (f"&cursor={quote(cursor)}" if cursor else ""))
+            seen |= {f"{kind}.{each['service_id']}": each["last_seen"] for each in page["items"]}
+            cursor = page["next_cursor"]
+    return seen
+
+
 async def _require_settled(client: Client) -> None:
     """What was acknowledged before has reached its document and its row."""
     for durable in ("documents", "rows"):
@@ -228,10 +241,12 @@ async def _require_settled(client: Client) -> None:
 
 
 @asynccontextmanager
-async def unchanged(daemon: Daemon) -> AsyncIterator[Client]:
-    """Fail if ledger, documents or rows are not the same afterwards."""
+async def unchanged(daemon: Daemon, *, heard: bool = True) -> AsyncIterator[Client]:
+    """Fail if ledger, documents or rows are not the same afterwards, nor, unless `heard`, who was heard when."""
     async with daemon.nats() as client:
         await eventually_async(lambda: _require_settled(client))
         before = await fingerprint(daemon, client)
+        seen = {} if heard else last_seen(daemon)
         yield client
         assert await fingerprint(daemon, client) == before
+        assert heard or last_seen(daemon) == seen

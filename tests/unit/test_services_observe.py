@@ -14,6 +14,7 @@ from jetway.core.heartbeat import EMPTY, Beat, Payload
 from jetway.core.ids import Lineage, ServiceKey, ServiceType
 from jetway.core.liveness import Liveness
 from jetway.core.record import Approval, ServiceRecord, ServiceStatus, Source
+from jetway.core.rows import Presence
 from jetway.services.caller import SYSTEM
 from jetway.services.observe import ImplicitMode, Verdict
 from support.builders import AGENT, CHECKER, LINEAGES, NOW, POLLER
@@ -72,6 +73,18 @@ async def test_before_delivery_a_heartbeat_is_refused_and_counted(house: House) 
     assert (verdict.status, verdict.known, verdict.refused) == ("pending", True, Code.NOT_DELIVERED)
     assert house.refused("not_delivered") == 1
     assert house.ledger.writes == 1
+    assert house.presence.presence(POLLER) == Presence()
+    assert house.liveness.of(POLLER) is Liveness.NEVER
+
+
+async def test_who_is_refused_before_delivery_does_not_wait_for_ever(house: House) -> None:
+    """Its token was good for a day: whatever claims its name keeps it no longer."""
+    await house.create()
+    for _ in range(31):
+        house.clock.advance(timedelta(days=1))
+        assert (await house.beat(POLLER_LINEAGE)).refused is Code.NOT_DELIVERED
+        await house.sweeper.expire_packages()
+    assert (await house.sweeper.expire_pending()).changed == 1
 
 
 async def test_a_steady_heartbeat_writes_nothing_to_the_ledger(house: House) -> None:

@@ -144,7 +144,8 @@ class Observer:
             return self._enqueue(beat, at, answer)
         outcome = step(record, c.Heartbeat(lineage=beat.lineage), self._rehearsal(at))
         if isinstance(outcome, Refused):
-            if outcome.code in (Code.APPROVAL_REQUIRED, Code.NOT_DELIVERED):
+            if outcome.code is Code.APPROVAL_REQUIRED:
+                # Somebody has to look at who knocks; whoever else is refused is not heard.
                 self._presence.note(record.key, beat.payload, at)
             return self._refused(outcome, record, answer)
         if self._presence.seen(record.key) is not None:
