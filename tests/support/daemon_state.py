@@ -227,7 +227,9 @@ def last_seen(daemon: Daemon) -> dict[str, Any]:
     for kind in TABLES:
         cursor = ""
         while cursor is not None:
-            page = daemon.get(f"{SERVICES}/{kind}s?limit=200" + (f"&cursor={quote(cursor)}" if cursor else ""))
+            page = daemon.get(
+                f"{SERVICES}/{kind}s?limit=200" + (f"&cursor={quote(cursor)}" if cursor else "")
+            )
             seen |= {f"{kind}.{each['service_id']}": each["last_seen"] for each in page["items"]}
             cursor = page["next_cursor"]
     return seen

@@ -93,6 +93,8 @@ COMMANDS: dict[str, c.Command] = {
     "revoke": c.Revoke(reason=WHY),
     "revoke-alone": c.Revoke(reason=WHY, cascade=False, live_children=2),
     "finish-cascade": c.FinishCascade(revoked=2),
+    "close": c.Close(),
+    "reopen": c.Reopen(),
     "reissue": c.Reissue(package=new_package(), reason=WHY),
     "approve": c.Approve(reason=WHY),
     "reject": c.Reject(reason=WHY),
@@ -282,6 +284,26 @@ MATRIX: dict[str, dict[str, Expected]] = {
         "deleted-running": Becomes("deleted", "revoked", "cascade_completed", cascade="none"),
         "revoked revoked-expired revoked-implicit deleted": SAME,
         f"{PENDING} {ACTIVE} {INACTIVE}": ILLEGAL,
+    },
+    "close": {
+        "none": NOT_FOUND,
+        f"{REVOKED} {DELETED}": ILLEGAL,
+        "pending-issued pending-overdue": Becomes(
+            "pending", "issued", "closed_to_children", cascade="closing"
+        ),
+        "pending-delivered": Becomes("pending", "delivered", "closed_to_children", cascade="closing"),
+        "pending-expired": Becomes("pending", "expired", "closed_to_children", cascade="closing"),
+        f"pending-config {SELF_MADE}": Becomes("pending", "-", "closed_to_children", cascade="closing"),
+        "active": Becomes("active", "activated", "closed_to_children", cascade="closing"),
+        "active-config active-unheard active-implicit": Becomes(
+            "active", "-", "closed_to_children", cascade="closing"
+        ),
+        "inactive": Becomes("inactive", "activated", "closed_to_children", cascade="closing"),
+        "inactive-implicit": Becomes("inactive", "-", "closed_to_children", cascade="closing"),
+    },
+    "reopen": {
+        "none": NOT_FOUND,
+        f"{PENDING} {ACTIVE} {INACTIVE} {REVOKED} {DELETED}": SAME,
     },
     "reissue": {
         "none": NOT_FOUND,

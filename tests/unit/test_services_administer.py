@@ -12,9 +12,10 @@ from jetway.core import commands as c
 from jetway.core.errors import Code, PortError, RefusedError, UnavailableError
 from jetway.core.ids import Lineage, ServiceKey, ServiceType
 from jetway.core.record import Approval, Cascade, ServiceRecord, ServiceStatus
-from jetway.services import cascade
+from jetway.services import administer, cascade, recorder
 from jetway.services.administer import Affected
 from jetway.services.caller import SYSTEM
+from jetway.services.issue import Issued
 from support.builders import AGENT, CHECKER, LINEAGES, POLLER, package, record, uid
 from support.house import ALICE, House, running_house
 
@@ -481,3 +482,97 @@ async def test_a_version_that_is_expected_is_compared_with_what_the_swap_replace
 
 def _revoke_at(house: House, version: tuple[int, int]) -> Coroutine[Any, Any, Affected]:
     return house.administrator.override(ALICE, POLLER, S.REVOKED, reason="", expected={version})
+
+
+# --- without a cascade, and somebody comes meanwhile
+
+
+@pytest.mark.parametrize("moment", ["before_write", "after_write"])
+async def test_without_a_cascade_nobody_goes_who_was_acknowledged(house: House, moment: str) -> None:
+    """A child that comes just as its parent is looked beneath: one of the two is refused, whichever it is."""
+    await house.activate(POLLER)
+    coming: list[asyncio.Task[Issued]] = []
+
+    async def a_child_comes(record: ServiceRecord) -> None:
+        if record.key == POLLER and not coming:
+            coming.append(asyncio.create_task(house.create(AGENT)))
+            for _ in range(5 if moment == "before_write" else 0):
+                await asyncio.sleep(0)
+
+    setattr(house.ledger, moment, a_child_comes)
+    try:
+        await house.revoke(POLLER, cascade=False)
+        revoked = True
+    except RefusedError as error:
+        assert error.refused.code is Code.CHILDREN_LIVE
+        revoked = False
+    (child,) = coming
+    if revoked:
+        assert await refused(child) is Code.PARENT_NOT_LIVE
+        assert house.status(AGENT) in ("-", "deleted", "revoked")
+    else:
+        assert (await child).record.live
+        assert (house.status(POLLER), house.status(AGENT)) == ("active", "pending")
+    assert house.record(POLLER).cascade is Cascade.NONE
+
+
+async def test_without_a_cascade_a_child_acknowledged_just_before_stands_in_the_way(house: House) -> None:
+    await house.activate(POLLER)
+
+    async def a_child_comes(record: ServiceRecord) -> None:
+        house.ledger.before_write = None
+        await house.create(AGENT)
+
+    house.ledger.before_write = a_child_comes
+    assert await refused(house.revoke(POLLER, cascade=False)) is Code.CHILDREN_LIVE
+    assert (house.status(POLLER), house.status(AGENT)) == ("active", "pending")
+    assert house.record(POLLER).cascade is Cascade.NONE
+    await house.settle()
+    assert house.trail_of(POLLER)[-2:] == ["closed_to_children", "opened_to_children"]
+    await house.create(AGENT, service_id="a2")
+
+
+async def test_without_a_cascade_a_change_meanwhile_is_no_obstacle(house: House) -> None:
+    await house.redeem((await house.create(POLLER)).token)
+
+    async def heard(record: ServiceRecord) -> None:
+        if record.cascade is Cascade.CLOSING:
+            house.ledger.after_write = None
+            await house.recorder.apply(POLLER, c.Heartbeat(lineage=record.lineage), ALICE)
+
+    house.ledger.after_write = heard
+    done = await house.revoke(POLLER, cascade=False)
+    assert done.record.status is S.REVOKED
+    assert done.services[0].status_before is S.ACTIVE
+
+
+async def test_without_a_cascade_who_cannot_be_looked_beneath_stays(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.create(POLLER)
+    await house.settle()
+    monkeypatch.setattr(recorder, "_CATCH_UP_SECONDS", 0.01)
+    monkeypatch.setattr(administer, "_CATCH_UP_SECONDS", 0.01)
+    house.ledger.fail_next("last_sequence", UnavailableError("away"))
+    with pytest.raises(UnavailableError):
+        await house.revoke(POLLER, cascade=False)
+    await house.stall("index")
+
+    with pytest.raises(UnavailableError):
+        await house.revoke(POLLER, cascade=False)
+    assert house.record(POLLER).live
+    assert house.record(POLLER).cascade is Cascade.NONE
+    house.resume_index()
+
+
+async def test_who_crashed_while_he_looked_leaves_nothing_closed(house: House) -> None:
+    await house.activate(POLLER)
+    await house.recorder.apply(POLLER, c.Close(), ALICE)
+    await house.crash()
+    await house.start()
+    await house.cascades.resume()
+    assert house.record(POLLER).cascade is Cascade.CLOSING, "somebody may still be looking"
+    house.clock.advance(31)
+    await house.cascades.resume()
+    assert house.record(POLLER).cascade is Cascade.NONE
+    assert (await house.create(AGENT)).record.live

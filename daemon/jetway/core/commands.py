@@ -162,6 +162,16 @@ class FinishCascade:
     revoked: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Let no child be acknowledged any more: the service is to be taken out if it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """It stays, and may have children again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reissue:
     """A new package for the same service; the old token is dead at once."""
@@ -233,6 +243,8 @@ Command = (
     | Archive
     | Revoke
     | FinishCascade
+    | Close
+    | Reopen
     | Reissue
     | Approve
     | Reject

@@ -42,9 +42,11 @@ from jetway.core.transitions.hearing import (
     heard_unknown,
 )
 from jetway.core.transitions.leaving import (
+    close,
     delete,
     delete_package,
     finish_cascade,
+    reopen,
     revoke,
     revoke_again,
     withdraw,
@@ -86,6 +88,7 @@ _VERBS: Mapping[type, str] = {
     c.Delete: "deleted: revoke it first",
     c.Deactivate: "marked inactive",
     c.Archive: "archived",
+    c.Close: "closed to children",
 }
 
 
@@ -123,6 +126,8 @@ TABLE: Mapping[type, Mapping[ServiceStatus | None, Decide]] = {
     c.Archive: {INACTIVE: archive},
     c.Revoke: {**_for(revoke, PENDING, ACTIVE, INACTIVE), REVOKED: revoke_again},
     c.FinishCascade: _for(finish_cascade, REVOKED, DELETED),
+    c.Close: _for(close, PENDING, ACTIVE, INACTIVE),
+    c.Reopen: _for(reopen, *ServiceStatus),
     c.Reissue: _for(reissue, PENDING, INACTIVE, REVOKED),
     c.Approve: {PENDING: approve},
     c.Reject: {PENDING: reject},

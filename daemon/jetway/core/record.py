@@ -70,10 +70,15 @@ class Source(StrEnum):
 
 
 class Cascade(StrEnum):
-    """Whether children still have to be revoked after their parent was."""
+    """Whether children still have to be revoked after their parent was.
+
+    CLOSING is a live service's: somebody takes it out on condition that nobody lives beneath, and looks. Who is
+    written beneath it meanwhile waits for what comes of that.
+    """
 
     NONE = "none"
     RUNNING = "running"
+    CLOSING = "closing"
 
 
 class EventType(StrEnum):
@@ -100,6 +105,8 @@ class EventType(StrEnum):
     ADOPTED = "adopted"
     WITHDRAWN = "withdrawn"
     CASCADE_COMPLETED = "cascade_completed"
+    CLOSED_TO_CHILDREN = "closed_to_children"
+    OPENED_TO_CHILDREN = "opened_to_children"
     PACKAGE_DELETED = "package_deleted"
     RESTORED = "restored"
     # outside a record

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 
 from jetway.core import commands as c
-from jetway.core.errors import Code, PortError, Refused, RefusedError, refuse
+from jetway.core.errors import Code, PortError, Refused, RefusedError, UnavailableError, refuse
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.lifecycle import step
 from jetway.core.record import LIVE, Cascade, ServiceRecord, ServiceStatus
-from jetway.services.caller import Caller
+from jetway.services.caller import SYSTEM, Caller
 from jetway.services.cascade import Cascades
 from jetway.services.index import Index
 from jetway.services.reach import Reach, Step
@@ -21,6 +22,8 @@ from jetway.services.revocations import Left
 
 log = structlog.get_logger()
 
+_CATCH_UP_SECONDS = 2.0
+_ATTEMPTS = 5
 _CASCADE_LEFT = Left("cascade", "what stands beneath is still being revoked, which goes on by itself")
 
 
@@ -143,7 +146,10 @@ class Administrator:
     ) -> Affected:
         if dry_run:
             return await self._preview(key, command, expected)
-        applied = await self._recorder.apply(key, command, caller, expected=expected)
+        if command.cascade:
+            applied = await self._recorder.apply(key, command, caller, expected=expected)
+        else:
+            applied = await self._apply_alone(caller, key, command, expected)
         touched = [_affected(applied)] if applied.changed else []
         if applied.after.cascade is not Cascade.RUNNING:
             return await self._answer([applied.after], applied.sequence, touched)
@@ -158,6 +164,43 @@ class Administrator:
         touched += [_taken_out(record, before) for record in revoked]
         now = self._index.entry(key)  # the cascade's end was written after everything beneath
         return await self._answer([now.record or applied.after, *revoked], now.sequence, touched)
+
+    async def _apply_alone(
+        self,
+        caller: Caller,
+        key: ServiceKey,
+        command: c.Revoke | c.Override | c.Delete,
+        expected: Versions | None,
+    ) -> Applied:
+        """Without a cascade: the service is closed to children first, and looked beneath once more.
+
+        A child that was written before that is seen, and one that is written later waits for what comes of it, so
+        that nobody is acknowledged who goes with the service. Raises RefusedError and PortErrors like `apply`.
+        """
+        for _ in range(_ATTEMPTS):
+            record = await self._recorder.read(key)
+            outcome = version_refused(record, expected) or self.foresee(record, command)
+            if record is None or isinstance(outcome, Refused) or not (record.live and _cascades(outcome)):
+                return await self._recorder.apply(key, command, caller, expected=expected)
+            closed = await self._recorder.apply(key, c.Close(), caller, expected=(record.version,))
+            try:
+                if not await self._index.progress.reached(closed.sequence, _CATCH_UP_SECONDS):
+                    raise _not_caught_up()
+                asked = replace(command, live_children=self._count_children(key))
+                ended = await self._recorder.attempt(key, asked, caller, expected=(closed.after.version,))
+            except BaseException:
+                await self._reopen(key)
+                raise
+            if isinstance(ended, Applied):
+                return ended
+            await self._reopen(key)
+            if ended.code is not Code.VERSION_DIFFERS or expected is not None:
+                raise RefusedError(ended)
+        raise UnavailableError(f"{key} changes too fast: try again")
+
+    async def _reopen(self, key: ServiceKey) -> None:
+        with contextlib.suppress(PortError):  # the job that finishes cascades sees to it later
+            await self._recorder.attempt(key, c.Reopen(), SYSTEM)
 
     async def _answer(
         self,
@@ -205,9 +248,20 @@ class Administrator:
 
     async def _live_children(self, key: ServiceKey, cascade: bool) -> int:
         """How many children stand in the way of a change without a cascade: those of a moment ago as well."""
-        if not cascade:
-            await self._recorder.catch_up()
+        if not cascade and not await self._recorder.catch_up():
+            raise _not_caught_up()
+        return self._count_children(key)
+
+    def _count_children(self, key: ServiceKey) -> int:
         return sum(1 for child in self._index.children(key) if child.status in LIVE)
+
+
+def _not_caught_up() -> UnavailableError:
+    return UnavailableError("whether anybody lives beneath is not known here yet: try again shortly")
+
+
+def _cascades(outcome: ServiceRecord | Refused) -> bool:
+    return isinstance(outcome, ServiceRecord) and outcome.cascade is Cascade.RUNNING
 
 
 def _affected(applied: Applied) -> AffectedService:

@@ -29,6 +29,8 @@ _CATCH_UP_SECONDS = 10.0
 _WRITES_AT_ONCE = 64
 _ORPHAN_SECONDS = 10.0
 """For so long a child under a parent that is gone may still be about to take itself back."""
+_CLOSING_SECONDS = 30.0
+"""For so long somebody may be looking whether there are children."""
 
 
 class Cascades:
@@ -39,6 +41,7 @@ class Cascades:
         self._gate = asyncio.Semaphore(_WRITES_AT_ONCE)
         self._running: set[ServiceKey] = set()
         self._orphans: dict[ServiceKey, float] = {}
+        self._closing: dict[ServiceKey, float] = {}
         recorder.index.on_change(self._follow)
 
     @property
@@ -82,7 +85,7 @@ class Cascades:
 
     async def resume(self) -> int:
         """Finish what a crash or an outage interrupted; how many services were dealt with. Raises PortError."""
-        done = await self._revoke_orphans()
+        done = await self._revoke_orphans() + await self._reopen()
         for key in tuple(self._running):
             entry = await self._recorder.ledger.read(key)
             if entry.record and entry.record.cascade is Cascade.RUNNING:
@@ -106,12 +109,24 @@ class Cascades:
             self._orphans.pop(key, None)
         return revoked
 
+    async def _reopen(self) -> int:
+        """Those closed to children by somebody who crashed. Who is only slow finds out, and begins anew."""
+        now = self._recorder.clock.monotonic()
+        due = [key for key, since in self._closing.items() if now - since >= _CLOSING_SECONDS]
+        for key in due:
+            await self._recorder.attempt(key, c.Reopen(), SYSTEM)
+        return len(due)
+
     def _follow(self, _before: ServiceRecord | None, after: ServiceRecord) -> None:
         """Remember whose cascade runs, and who lives under a parent that is gone, in whichever order they come."""
         if after.cascade is Cascade.RUNNING:
             self._running.add(after.key)
         else:
             self._running.discard(after.key)
+        if after.cascade is Cascade.CLOSING:
+            self._closing.setdefault(after.key, self._recorder.clock.monotonic())
+        else:
+            self._closing.pop(after.key, None)
         if not after.live:
             self._orphans.pop(after.key, None)
         elif after.parent and self._is_gone(self._index.get(after.parent)):

@@ -304,7 +304,9 @@ class Issuer:
         return applied
 
     async def _orphaned(self, record: ServiceRecord) -> bool:
-        return record.parent is not None and parent_went_away(await self._recorder.read(record.parent))
+        return record.parent is not None and parent_went_away(
+            await self._recorder.read_settled(record.parent)
+        )
 
     async def _require_parent_still(self, record: ServiceRecord, take_back: c.Withdraw | c.Revoke) -> None:
         """After the record was written: undo it where its parent is gone, and raise RefusedError.
@@ -383,5 +385,7 @@ def _standing(record: ServiceRecord) -> str:
     name = f"{record.service_type.value} {record.service_id!r}"
     if record.status is ServiceStatus.DELETED:
         return f"{name} was taken back, and its id can be used again"
-    hint = "delete it to use the id again" if record.status is ServiceStatus.REVOKED else "reissue its package"
+    hint = (
+        "delete it to use the id again" if record.status is ServiceStatus.REVOKED else "reissue its package"
+    )
     return f"{name} is {record.status.value}: {hint}"

@@ -290,7 +290,7 @@ class Observer:
         record = applied.after
         if not applied.changed or record.parent is None:
             return None
-        if not parent_went_away(await self._recorder.read(record.parent)):
+        if not parent_went_away(await self._recorder.read_settled(record.parent)):
             return None
         why = "the parent was revoked meanwhile"
         await self._recorder.attempt(record.key, c.Revoke(reason=why), caller)

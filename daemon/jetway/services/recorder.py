@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from jetway.core.errors import (
     refuse,
 )
 from jetway.core.ids import ServiceKey
-from jetway.core.record import ServiceRecord, encode_record
+from jetway.core.record import Cascade, ServiceRecord, encode_record
 from jetway.ports import Clock, Entry, Identifiers, Ledger
 from jetway.services.caller import Caller
 from jetway.services.index import Index
@@ -30,6 +31,7 @@ Make = Callable[[ServiceRecord | None], Command]
 Versions = Collection[tuple[int, int]]
 """Versions of a record, as (epoch, revision): any of them will do."""
 _CATCH_UP_SECONDS = 2.0
+_LOOKS, _LOOK_SECONDS = 100, 0.05
 _ATTEMPTS = 50
 """A lost swap means that somebody else made progress, so this many losses in a row is a fault, not a race."""
 
@@ -60,6 +62,15 @@ class Recorder:
     async def read(self, key: ServiceKey) -> ServiceRecord | None:
         """The record as the ledger has it now; the index learns of it as well."""
         return (await self._entry(key)).record
+
+    async def read_settled(self, key: ServiceKey) -> ServiceRecord | None:
+        """The same, once nobody is about to take it out. Raises PortError where that does not end."""
+        for _ in range(_LOOKS):
+            record = await self.read(key)
+            if record is None or record.cascade is not Cascade.CLOSING:
+                return record
+            await asyncio.sleep(_LOOK_SECONDS)
+        raise UnavailableError(f"{key} is about to be taken out, or not: try again shortly")
 
     async def catch_up(self, seconds: float = _CATCH_UP_SECONDS) -> bool:
         """Wait until the index has seen all that the ledger holds now, by whomever written; whether it has."""

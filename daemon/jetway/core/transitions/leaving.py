@@ -98,6 +98,18 @@ def finish_cascade(record: ServiceRecord, command: c.FinishCascade, context: c.C
     return next_revision(record, context, EventType.CASCADE_COMPLETED, metadata=facts, cascade=Cascade.NONE)
 
 
+def close(record: ServiceRecord, command: c.Close, context: c.Context) -> Outcome:
+    """Closed to children. A revision each time: whoever closed it before no longer has its newest version."""
+    return next_revision(record, context, EventType.CLOSED_TO_CHILDREN, cascade=Cascade.CLOSING)
+
+
+def reopen(record: ServiceRecord, command: c.Reopen, context: c.Context) -> Outcome:
+    """Open to children again."""
+    if record.cascade is not Cascade.CLOSING:
+        return record
+    return next_revision(record, context, EventType.OPENED_TO_CHILDREN, cascade=Cascade.NONE)
+
+
 def delete(record: ServiceRecord, command: c.Delete, context: c.Context) -> Outcome:
     """Out of the registry; the record stays until the purge."""
     if not command.cascade and command.live_children:
