@@ -126,6 +126,17 @@ async def test_documents_that_no_record_wants_are_removed(house: House) -> None:
     await assert_whole(house)
 
 
+async def test_who_does_not_lead_removes_nothing(house: House) -> None:
+    document = house.document(LINEAGES[ServiceType.AGENT])
+    assert document is not None
+    stray = encode_document({**document, "component_id": "gone"})
+    put(house, "config/pollers/p1/agents/gone.json", stray)
+    house.fence.leads = lambda: False  # lost while the comparison was under way
+    report = await reconcile(house)
+    assert report.documents_mended == 0
+    assert house.documents.documents["config/pollers/p1/agents/gone.json"].data == stray
+
+
 async def test_a_deleted_services_document_is_removed(house: House) -> None:
     left = house.documents.documents[PATHS[CHECKER]].data
     await house.revoke(CHECKER)

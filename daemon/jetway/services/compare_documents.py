@@ -12,6 +12,7 @@ from jetway.core.ids import ServiceKey, document_key, document_owner
 from jetway.core.record import ServiceRecord
 from jetway.ports import Documents, Ledger, StoredDocument
 from jetway.services.document_writer import DocumentWriter
+from jetway.services.fence import Fence
 from jetway.services.findings import Findings, batches, for_each, paced
 from jetway.services.rendering import Rendering
 from jetway.services.settling import Settling, confirm
@@ -32,12 +33,14 @@ class DocumentComparison:
         rendering: Rendering,
         writer: DocumentWriter,
         settling: Settling,
+        fence: Fence,
     ) -> None:
         self._documents = documents
         self._ledger = ledger
         self._rendering = rendering
         self._writer = writer
         self._settling = settling
+        self._fence = fence
 
     async def run(self, findings: Findings) -> None:
         """Compare and mend. Raises PortError; what was mended stays mended."""
@@ -116,6 +119,7 @@ class DocumentComparison:
             if path in await self._look_at_strays([path]):
                 stored = await self._documents.read(path)
                 try:
+                    self._fence.require()
                     await self._documents.delete(path, stored.sequence)
                 except ConflictError:
                     return  # somebody is at it: the next run will see

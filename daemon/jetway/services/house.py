@@ -230,7 +230,14 @@ class House:
         self.reprojector = Reprojector(
             self.index, self.document_writer, self.row_writer, self.settling, trail, clock, self.turn
         )
-        self.purger = Purger(self.recorder, self.projections, outside.archive, trail, _kept(settings))
+        self.purger = Purger(
+            self.recorder,
+            self.projections,
+            outside.archive,
+            trail,
+            _kept(settings),
+            settings.lifecycle.known_pollers,
+        )
         self.watch = Watch(self.index)
         self.alerts = Alerts(
             _targets(settings, outside.alert_senders),
@@ -292,7 +299,9 @@ class House:
         kept = settings.lifecycle.audit_kept
         return Reconciler(
             self.index,
-            DocumentComparison(outside.documents, ledger, rendering, self.document_writer, settling),
+            DocumentComparison(
+                outside.documents, ledger, rendering, self.document_writer, settling, self.fence
+            ),
             RowComparison(database, ledger, rendering, self.row_writer, settling, self.set_aside),
             TrailComparison(
                 database, ledger, self.index, trail, outside.clock, settling, kept, self.event_writer
