@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from jetway.core.errors import UnavailableError
+from jetway.core.errors import Code, RefusedError, UnavailableError
 from jetway.core.identity import RevokedIdentity
 from jetway.core.ids import ServiceKey, ServiceType
-from jetway.core.record import ServiceStatus
+from jetway.core.record import ServiceRecord, ServiceStatus
+from jetway.entry.http import answers as a
+from jetway.entry.http import requests as r
+from jetway.entry.http.api import Call
+from jetway.entry.http.doors import Doors
+from jetway.entry.http.jobs import PurgeRoutes
+from jetway.services import pace
 from support.builders import AGENT, LINEAGES, POLLER
 from support.house import ALICE, House
 
@@ -169,3 +178,83 @@ async def test_a_service_that_is_made_anew_meanwhile_stays(house: House) -> None
     house.audit.append = create_first  # type: ignore[method-assign]
     assert (await house.purger.run()).changed == 0
     assert house.record(POLLER).status is ServiceStatus.PENDING
+
+
+@pytest.mark.parametrize("delete", [False, True])
+async def test_a_known_poller_that_was_taken_out_is_never_forgotten(house: House, delete: bool) -> None:
+    """Without its record the settings would let it in again."""
+    lifecycle = house.settings.lifecycle.model_copy(update={"known_pollers": ["p1"]})
+    await house.crash()
+    house.settings = house.settings.model_copy(update={"lifecycle": lifecycle})
+    await house.start()
+    await taken_out(house, delete=delete)
+    house.clock.advance(400 * DAY)
+    assert (await house.purger.run(older_than=timedelta())).names == ("agent.a1",)
+    await house.issuer.register_known("p1")
+    assert house.status(POLLER) == ("deleted" if delete else "revoked")
+
+
+async def test_a_search_for_what_is_due_gives_others_their_turn(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pace, "_TURN_SECONDS", 0.0)
+    await taken_out(house)
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(count())
+    await house.purger.run(dry_run=True)
+    other.cancel()
+    assert turns >= len(house.index.records)
+
+
+# --- by hand
+
+
+async def purge_by_hand(house: House, **body: Any) -> a.Purged:
+    doors = cast("Doors", SimpleNamespace(jobs=house.jobs, purger=house.purger))
+    call = cast("Call", SimpleNamespace(caller=ALICE))
+    return await PurgeRoutes(doors).purge_services(r.Purge.model_validate(body), call)
+
+
+async def test_a_purge_by_hand_is_a_run_of_the_job(house: House) -> None:
+    await taken_out(house)
+    purged = await purge_by_hand(house, retention_days=0)
+    assert (purged.due, purged.purged) == (2, 2)
+    (run,) = (await house.jobs.state("purge")).runs
+    assert (run.actor, run.counts) == ("alice", {"due": 2, "purged": 2})
+
+
+async def test_a_purge_by_hand_waits_its_turn_and_belongs_to_the_leader(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await taken_out(house, delete=True)
+    house.clock.advance(8 * DAY)
+    refusals = []
+    store = house.archive.store
+
+    async def purge_meanwhile(name: str, records: Sequence[ServiceRecord]) -> str:
+        with pytest.raises(RefusedError) as caught:
+            await purge_by_hand(house)
+        refusals.append(caught.value.refused.code)
+        return await store(name, records)
+
+    monkeypatch.setattr(house.archive, "store", purge_meanwhile)
+    assert (await house.jobs.run("purge")).counts == {"due": 2, "purged": 2}
+    assert set(refusals) == {Code.ALREADY_RUNNING}
+    house.jobs.leads = lambda: False
+    with pytest.raises(RefusedError) as caught:
+        await purge_by_hand(house)
+    assert caught.value.refused.code is Code.NOT_LEADING
+
+
+async def test_a_purge_by_hand_that_fails_says_why(house: House) -> None:
+    await taken_out(house, delete=True)
+    house.archive.fail_next("store", UnavailableError("the disk is full"))
+    with pytest.raises(UnavailableError, match="the disk is full"):
+        await purge_by_hand(house, retention_days=0)

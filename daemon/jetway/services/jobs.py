@@ -37,6 +37,9 @@ class JobReport:
     names: Sequence[str] = ()
 
 
+Work = Callable[[bool], Awaitable[JobReport]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSpec:
     """A job: what it does, how often, and how."""
@@ -45,7 +48,7 @@ class JobSpec:
     description: str
     """One sentence for an operator."""
     every: timedelta
-    run: Callable[[bool], Awaitable[JobReport]]
+    run: Work
     """Called with whether nothing may be changed. Raises PortError while something it needs is away."""
     rehearses: bool = True
     """Whether it can say what it would do without doing it."""
@@ -118,8 +121,12 @@ class JobBook:
             wait = spec.first_after if last is None else max(wait, spec.first_after)
         return max(wait, timedelta(seconds=1))
 
-    async def run(self, name: str, caller: Caller = SYSTEM, *, dry_run: bool = False) -> JobRun:
+    async def run(
+        self, name: str, caller: Caller = SYSTEM, *, dry_run: bool = False, work: Work | None = None
+    ) -> JobRun:
         """Run a job now, and wait for it. What it fails at is in the answer and raises nothing.
+
+        `work`: what to do in the job's place, on the same terms.
 
         Raises RefusedError: not_found, already_running, not_leading, or invalid where it cannot be rehearsed.
         """
@@ -132,7 +139,7 @@ class JobBook:
             raise refuse(Code.ALREADY_RUNNING, f"the job {name} is running: try again when it is done")
         self._running.add(name)
         try:
-            return await self._run(spec, caller, dry_run)
+            return await self._run(replace(spec, run=work) if work else spec, caller, dry_run)
         finally:
             self._running.discard(name)
 

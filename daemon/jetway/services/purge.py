@@ -2,13 +2,14 @@
 
 A revoked service is deleted first, so that its document goes the way of all documents. A record is archived before
 it is purged, and a purge is in the audit trail before it is done: cut off anywhere, it is done again, and at the
-worst a record is archived twice. What could still do harm is kept: a service with live children, and one whose
-revoked credentials have not expired by themselves, because its record is what keeps them revoked.
+worst a record is archived twice. What could still do harm is kept: a service with live children, one whose
+revoked credentials have not expired by themselves, because its record keeps them revoked, and a poller that
+the settings name as known, because its record is what keeps it out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,6 +22,7 @@ from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.record import Cascade, EventType, ServiceRecord, ServiceStatus
 from jetway.ports import PurgeArchive
 from jetway.services.caller import SYSTEM, Caller
+from jetway.services.pace import Pace, in_order
 from jetway.services.project import Projections
 from jetway.services.recorder import Recorder
 from jetway.services.sweep import NAMES_SHOWN, Swept
@@ -46,13 +48,20 @@ class Purger:
     """Forgets services."""
 
     def __init__(
-        self, recorder: Recorder, projections: Projections, archive: PurgeArchive, trail: Trail, kept: Kept
+        self,
+        recorder: Recorder,
+        projections: Projections,
+        archive: PurgeArchive,
+        trail: Trail,
+        kept: Kept,
+        known_pollers: Iterable[str] = (),
     ) -> None:
         self._recorder = recorder
         self._projections = projections
         self._archive = archive
         self._trail = trail
         self._kept = kept
+        self._known = frozenset(ServiceKey(ServiceType.POLLER, poller_id) for poller_id in known_pollers)
 
     async def run(
         self, *, older_than: timedelta | None = None, dry_run: bool = False, caller: Caller = SYSTEM
@@ -62,26 +71,31 @@ class Purger:
         Raises PortError while the ledger, the trail or the archive is away; what was purged stays purged.
         """
         kept = self._kept if older_than is None else Kept(older_than, older_than)
-        found = self._due(kept)
+        found = await self._due(kept)
         purged = 0
         for kind in () if dry_run else reversed(ServiceType):
-            level = [record.key for record in found if record.service_type is kind]
+            level = [key for key in found if key.service_type is kind]
             for start in range(0, len(level), _AT_ONCE):
                 purged += await self._purge(level[start : start + _AT_ONCE], kept, caller)
         if purged:
             log.info("services purged", action="services_purged", count=purged)
-        return Swept(len(found), purged, tuple(str(record.key) for record in found[:NAMES_SHOWN]))
+        return Swept(len(found), purged, tuple(map(str, found[:NAMES_SHOWN])))
 
-    def _due(self, kept: Kept) -> Sequence[ServiceRecord]:
+    async def _due(self, kept: Kept) -> Sequence[ServiceKey]:
         now = self._recorder.clock.now()
-        records = self._recorder.index.records.values()
-        return sorted((r for r in records if self._is_due(r, kept, now)), key=lambda record: record.key)
+        found, pace = [], Pace()
+        for record in list(self._recorder.index.records.values()):
+            if self._is_due(record, kept, now):
+                found.append(record.key)
+            await pace.breathe()
+        return await in_order(found)
 
     def _is_due(self, record: ServiceRecord, kept: Kept, now: datetime) -> bool:
         limits = {ServiceStatus.DELETED: kept.deleted, ServiceStatus.REVOKED: kept.revoked}
         limit = limits.get(record.status)
         return (
             limit is not None
+            and record.key not in self._known
             and record.updated_at <= now - limit
             and record.cascade is Cascade.NONE
             and not must_be_kept(record, now)

@@ -7,6 +7,7 @@ from jetway.core.record import ServiceRecord
 from jetway.ports import Vault
 from jetway.services.caller import Caller
 from jetway.services.identities import seed_context
+from jetway.services.pace import Pace
 from jetway.services.recorder import Applied, Recorder
 
 
@@ -22,8 +23,11 @@ class Resealer:
 
         Raises PortError where something cannot be opened or written; what was done stays done.
         """
-        due = [record.key for record in self._recorder.index.records.values() if self._is_due(record)]
-        done = 0
+        due, done, pace = [], 0, Pace()
+        for record in list(self._recorder.index.records.values()):
+            if self._is_due(record):
+                due.append(record.key)
+            await pace.breathe()
         for key in due:
             outcome = await self._recorder.attempt(key, self._command, caller)
             done += isinstance(outcome, Applied) and outcome.changed

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from jetway.core.errors import UnavailableError
 from jetway.entry.http import answers as a
 from jetway.entry.http import requests as r
 from jetway.entry.http.api import Call, route
 from jetway.entry.http.auth import Role
 from jetway.entry.http.doors import Doors
-from jetway.services.jobs import JobState
+from jetway.services.jobs import JobReport, JobState
+from jetway.services.sweep import Swept
 
 _TAG = "jobs"
 _JOBS = "/api/admin/jobs"
@@ -47,17 +49,28 @@ class PurgeRoutes:
     """The route /api/admin/services/purge."""
 
     def __init__(self, doors: Doors) -> None:
+        self._jobs = doors.jobs
         self._purger = doors.purger
 
-    @route("POST", "/api/admin/services/purge", tag=_TAG, role=Role.ADMIN, errors=(503,), seconds=600)
+    @route("POST", "/api/admin/services/purge", tag=_TAG, role=Role.ADMIN, errors=(409, 503), seconds=600)
     async def purge_services(self, body: r.Purge, call: Call) -> a.Purged:
         """Archive and forget services that were deleted or revoked more than `retention_days` ago.
 
-        Without `retention_days` as the daily job does it. Services with live children stay, and those whose
-        revoked credentials have not expired yet.
+        Without `retention_days` as the daily job does it, of whose runs this is one: 409 while it is running, or
+        where another daemon leads. Services with live children stay, those whose revoked credentials have not
+        expired yet, and pollers that the settings name as known.
         """
         older_than = None if body.retention_days is None else timedelta(days=body.retention_days)
-        swept = await self._purger.run(older_than=older_than, dry_run=body.dry_run, caller=call.caller)
+        done: list[Swept] = []
+
+        async def purge(dry_run: bool) -> JobReport:
+            done.append(await self._purger.run(older_than=older_than, dry_run=dry_run, caller=call.caller))
+            return JobReport(counts={"due": done[0].due, "purged": done[0].changed}, names=done[0].names)
+
+        run = await self._jobs.run("purge", call.caller, dry_run=body.dry_run, work=purge)
+        if not done:
+            raise UnavailableError(run.error)
+        (swept,) = done
         return a.Purged(dry_run=body.dry_run, due=swept.due, purged=swept.changed, services=list(swept.names))
 
 
