@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
+import jetway
 from jetway.core.errors import Code, RefusedError, UnavailableError
+from jetway.services import refusals, restore
 from jetway.services.api_tokens import ROLES, ApiTokens, allows
+from jetway.services.caller import OWN_NAMES
 from support.builders import NOW
 from support.house import ALICE, House, running_house
 
@@ -69,6 +74,20 @@ async def test_a_revoked_token_ends_at_once_and_its_name_is_free(house: House) -
 @pytest.mark.parametrize("name", ["", ".x", "x.", "x..y", "a b", "a/b", "x" * 64, "é", "a\n"])
 async def test_a_name_is_plain(house: House, name: str) -> None:
     assert await refused(house.api_tokens.create(ALICE, name, "viewer")) == (Code.INVALID, "name")
+
+
+@pytest.mark.parametrize("name", ["system", "jetway", "Settings", "local", "restore", "stranger"])
+async def test_nobody_is_called_what_the_gateway_calls_itself(house: House, name: str) -> None:
+    assert await refused(house.api_tokens.create(ALICE, name, "viewer")) == (Code.INVALID, "name")
+
+
+def test_every_name_under_which_the_gateway_acts_is_its_own() -> None:
+    """Those that no token can have anyway, like `installer:…`, need not be kept."""
+    named = {restore.ACTOR, refusals.STRANGER}
+    for source in Path(jetway.__file__).parent.rglob("*.py"):
+        named |= set(re.findall(r'\bCaller\("([A-Za-z0-9_.-]+)"', source.read_text()))
+    assert "system" in named
+    assert named <= OWN_NAMES
 
 
 async def test_a_role_is_one_of_three_and_a_name_is_used_once(house: House) -> None:

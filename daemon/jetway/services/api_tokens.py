@@ -19,7 +19,7 @@ from jetway.core.errors import Code, ConflictError, PortError, refuse
 from jetway.core.record import EventType
 from jetway.core.times import to_milliseconds
 from jetway.ports import ApiToken, ApiTokenStore, Clock
-from jetway.services.caller import Caller
+from jetway.services.caller import OWN_NAMES, Caller
 from jetway.services.trail import Trail
 
 log = structlog.get_logger()
@@ -107,6 +107,10 @@ class ApiTokens:
             raise refuse(
                 Code.INVALID, "a token's name is letters, digits, '_', '-' and inner '.', at most 63", "name"
             )
+        if name.lower() in OWN_NAMES:
+            raise refuse(
+                Code.INVALID, f"the gateway itself acts as {name.lower()!r}: choose another name", "name"
+            )
         if role not in ROLES:
             raise refuse(Code.INVALID, f"a role is one of {', '.join(ROLES)}", "role")
         text = _PREFIX + secrets.token_urlsafe(32)
@@ -131,7 +135,11 @@ class ApiTokens:
         return text, token
 
     async def revoke(self, caller: Caller, name: str) -> None:
-        """End a token at once. Raises RefusedError (not_found)."""
+        """End a token at once. Raises RefusedError (not_found).
+
+        Its name is free then, so that a token can be exchanged for another one of its owner's: the trail says from
+        when to when each was in force.
+        """
         if not await self._store.remove(name):
             raise refuse(Code.NOT_FOUND, f"there is no API token {name!r}")
         self._take([token for token in self._by_hash.values() if token.name != name])

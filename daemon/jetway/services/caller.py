@@ -16,3 +16,6 @@ class Caller:
 
 SYSTEM = Caller("system")
 """The daemon itself: jobs, cascades, compensation."""
+
+OWN_NAMES = frozenset({"system", "jetway", "settings", "local", "restore", "stranger"})
+"""Under these the daemon itself acts, or tells of those it does not know: nobody else may be called so."""
