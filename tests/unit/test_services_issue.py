@@ -583,12 +583,26 @@ async def test_an_unknown_package_cannot_be_reissued(house: House) -> None:
     assert await refused(house.issuer.reissue(ALICE, uid(999))) is Code.NOT_FOUND
 
 
-async def test_a_deleted_package_cannot_be_reissued(house: House) -> None:
+async def test_a_service_whose_package_was_deleted_is_no_dead_end(house: House) -> None:
+    """The advice that a taken id comes with can be followed."""
+    issued = await house.create()
+    house.clock.advance(timedelta(days=2))
+    await house.sweeper.expire_packages()
+    await house.administrator.delete_package(ALICE, issued.package.package_id)
+    with pytest.raises(RefusedError, match="reissue its package"):
+        await house.create()
+    again = await house.issuer.reissue(ALICE, issued.package.package_id)
+    await house.redeem(again.token)
+
+
+async def test_an_earlier_package_that_was_deleted_leads_nowhere(house: House) -> None:
     """What cannot be found cannot be acted upon either."""
     issued = await house.create()
     await house.revoke(POLLER)
+    again = await house.issuer.reissue(ALICE, issued.package.package_id)
     await house.administrator.delete_package(ALICE, issued.package.package_id)
     assert await refused(house.issuer.reissue(ALICE, issued.package.package_id)) is Code.NOT_FOUND
+    assert again.record.live
 
 
 async def test_a_child_is_not_reissued_beneath_a_revoked_parent(house: House) -> None:

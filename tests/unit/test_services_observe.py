@@ -9,7 +9,7 @@ from datetime import timedelta
 import pytest
 
 from jetway.core import commands as c
-from jetway.core.errors import Code, UnavailableError
+from jetway.core.errors import Code, RefusedError, UnavailableError
 from jetway.core.heartbeat import EMPTY, Beat, Payload
 from jetway.core.ids import Lineage, ServiceKey, ServiceType
 from jetway.core.liveness import Liveness
@@ -506,3 +506,14 @@ async def test_nobody_comes_in_beneath_a_rejected_parent_and_its_knocking_costs_
     assert house.refused("rejected") == 10
     assert (house.ledger.writes, len(house.database.events)) == (writes, events)
     assert house.observer.waiting == 0
+
+
+async def test_who_registered_itself_elsewhere_can_be_moved_as_the_refusal_says(house: House) -> None:
+    await house.create(POLLER, service_id="p2")
+    await house.beat(AGENT_LINEAGE)
+    with pytest.raises(RefusedError, match="revoke and delete it first"):
+        await house.create(AGENT, parent_id="p2")
+    await house.revoke(AGENT)
+    await house.administrator.delete(ALICE, AGENT, reason="")
+    await house.cascades.resume()
+    assert (await house.create(AGENT, parent_id="p2")).record.parent_id == "p2"

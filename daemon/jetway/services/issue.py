@@ -222,8 +222,8 @@ class Issuer:
         revoke_now: bool = False,
         expected: Versions | None = None,
     ) -> Issued:
-        """A new package for the service of this one. Raises RefusedError."""
-        known = await self._recorder.of_package(package_id)
+        """A new package for the service of this one, which may have been deleted. Raises RefusedError."""
+        known = await self._recorder.of_package(package_id, deleted_current=True)
         if await self._orphaned(known):
             raise refuse(
                 Code.PARENT_NOT_LIVE, f"the parent {known.parent_id!r} is gone: reissue it first", "parent_id"

@@ -79,13 +79,19 @@ class Recorder:
         except PortError:
             return False
 
-    async def of_package(self, package_id: str) -> ServiceRecord:
-        """The record that carries this package. Raises RefusedError where there is none, or none to be shown."""
+    async def of_package(self, package_id: str, *, deleted_current: bool = False) -> ServiceRecord:
+        """The record that carries this package. Raises RefusedError where there is none, or none to be shown.
+
+        `deleted_current`: the package that the service has now leads to it though it was deleted.
+        """
         record = self.index.by_package(package_id)
         if record is None and await self.catch_up():  # perhaps another daemon made it a moment ago
             record = self.index.by_package(package_id)
         package = record.find_package(package_id) if record else None
-        if record is None or package is None or package.deleted_at is not None:
+        hidden = package is not None and package.deleted_at is not None
+        if record and hidden and deleted_current:
+            hidden = package is not record.package
+        if record is None or package is None or hidden:
             raise refuse(Code.NOT_FOUND, f"there is no package {package_id}")
         return record
 

@@ -141,7 +141,7 @@ def _moved(record: ServiceRecord, spec: c.ServiceSpec) -> bool:
 
 def _moved_refusal(record: ServiceRecord) -> Refused:
     why = f"{record.service_type.value} {record.service_id!r} registered itself under {record.parent_id!r}"
-    return Refused(Code.TAKEN, f"{why}: name that parent, or reject and delete it first", "parent_id")
+    return Refused(Code.TAKEN, f"{why}: name that parent, or revoke and delete it first", "parent_id")
 
 
 def taken(record: ServiceRecord) -> Refused:
