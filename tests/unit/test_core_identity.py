@@ -9,6 +9,8 @@ import pytest
 
 from jetway.core import commands as c
 from jetway.core.identity import (
+    FORMER_KEYS_KEPT,
+    Identity,
     erase_answer,
     must_be_kept,
     revoke_identity,
@@ -17,6 +19,7 @@ from jetway.core.identity import (
     spiffe_id,
 )
 from jetway.core.ids import ServiceType
+from jetway.core.lifecycle import step
 from jetway.core.record import (
     Approval,
     EventType,
@@ -44,6 +47,7 @@ from support.builders import (
     record,
     refusal,
     spec,
+    uid,
 )
 
 AGENT, S, P = ServiceType.AGENT, ServiceStatus, PackageStatus
@@ -208,7 +212,7 @@ def test_a_renewal_changes_dates_and_keeps_who_it_is() -> None:
     )
     before = active().identity
     assert before is not None
-    assert renewed.identity == replace(before, nats_expires_at=later + 30 * DAY)
+    assert renewed.identity == replace(before, nats_expires_at=later + 30 * DAY, proven=True)
     assert renewed.transition.events == (EventType.RENEWED,)
     assert renewed.revoked_identities == ()
 
@@ -260,3 +264,99 @@ def test_names_of_services() -> None:
         "spiffe://td.example/agent/p1/a1",
         "spiffe://td.example/checker/p1/a1/c1",
     ]
+
+
+# --- keys of before
+
+
+def bare_identity(**changes: object) -> Identity:
+    """Nothing was issued for its keys, as on an open server."""
+    return identity(nats_expires_at=None, certificates=(), **changes)
+
+
+@pytest.mark.parametrize("days", [0, 40])
+@pytest.mark.parametrize("start", [identity(), bare_identity()], ids=["issued", "bare"])
+def test_a_revoked_key_is_never_taken_again(start: Identity, days: int) -> None:
+    """Not when its credentials have expired, nor where none were issued, nor by a new incarnation."""
+    later = context(NOW + days * DAY)
+    revoked = after(delivered(identity=start), c.Revoke(reason="stolen"))
+    ended = after(revoked, c.FinishCascade(), later)
+    package = new_package(token_expires_at=NOW + 90 * DAY)
+    for anew in (
+        after(ended, c.Reissue(package=package), later),
+        after(
+            after(after(ended, c.Delete(), later), c.FinishCascade(), later),
+            c.Issue(spec=spec(), package=package),
+            later,
+        ),
+    ):
+        command = c.Redeem(package_id=NEW_PACKAGE_ID, identity=identity(package_id=NEW_PACKAGE_ID))
+        assert refusal(anew, command, later).field == "nats_public_key"
+
+
+def test_a_revoked_certificates_key_is_never_taken_again() -> None:
+    later = context(NOW + 40 * DAY)
+    ended = after(after(active(), c.Revoke(), context()), c.FinishCascade(), later)
+    anew = after(ended, c.Reissue(package=new_package(token_expires_at=NOW + 90 * DAY)), later)
+    mine = identity(
+        package_id=NEW_PACKAGE_ID, nats_public_key=OTHER_KEY, certificates=(certificate(1, serial="ab"),)
+    )
+    assert refusal(anew, c.Redeem(package_id=NEW_PACKAGE_ID, identity=mine), later).field == "csr_pem"
+    other = replace(mine, certificates=(certificate(7),))
+    renewed = after(anew, c.Redeem(package_id=NEW_PACKAGE_ID, identity=other), later)
+    command = c.Renew(nats_public_key=OTHER_KEY, certificate=certificate(1, serial="cd"))
+    assert refusal(renewed, command, later).code == "key_used_before"
+
+
+def test_former_keys_are_bounded_and_the_newest_stay() -> None:
+    current = issued()
+    for number in range(FORMER_KEYS_KEPT + 5):
+        mine = identity(nats_public_key=f"U{number}", certificates=(), nats_expires_at=None)
+        current = after(current, c.Redeem(package_id=current.package.package_id, identity=mine))  # type: ignore[union-attr]
+        current = after(current, c.Reissue(package=new_package(uid(5000 + number)), revoke_now=True))
+    assert len(current.former_keys) == FORMER_KEYS_KEPT
+    assert current.former_keys[0] == f"U{FORMER_KEYS_KEPT + 4}"
+    assert decode_record(encode_record(current)) == current
+
+
+# --- the host of before
+
+
+def redeemed_anew(**changes: object) -> ServiceRecord:
+    """Another host redeems the package that was issued after the first one's."""
+    start = after(after(active(), c.Deactivate()), c.Reissue(package=new_package()))
+    mine = identity(package_id=NEW_PACKAGE_ID, nats_public_key=OTHER_KEY, certificates=(certificate(7),))
+    return after(
+        start, c.Redeem(package_id=NEW_PACKAGE_ID, bound_keys="new", identity=replace(mine, **changes))
+    )  # type: ignore[arg-type]
+
+
+RETRY = c.Redeem(package_id=NEW_PACKAGE_ID, bound_keys="new")
+
+
+def test_a_heartbeat_of_the_old_host_does_not_keep_the_new_one_from_asking_again() -> None:
+    heard = after(redeemed_anew(), c.Heartbeat(lineage=LINEAGES[AGENT]))
+    assert heard.status is S.ACTIVE
+    assert step(heard, RETRY, context()) is heard
+    assert heard.identity == redeemed_anew().identity, "the answer is kept"
+    others = replace(RETRY, bound_keys="other")
+    assert refusal(heard, others).code == "already_redeemed"
+    assert refusal(heard, replace(RETRY, bound_keys="")).code == "already_redeemed"
+
+
+def test_who_has_renewed_needs_no_retry() -> None:
+    heard = after(redeemed_anew(), c.Heartbeat(lineage=LINEAGES[AGENT]))
+    renewed = after(heard, c.Renew(nats_public_key=OTHER_KEY, nats_expires_at=NOW + 50 * DAY))
+    assert renewed.identity == erase_answer(renewed.identity)
+    assert refusal(renewed, RETRY).code == "already_redeemed"
+
+
+def test_with_the_tokens_time_the_answer_goes() -> None:
+    later = context(NOW + 2 * DAY)
+    heard = after(redeemed_anew(), c.Heartbeat(lineage=LINEAGES[AGENT]))
+    assert refusal(heard, RETRY, later).code == "already_redeemed"
+    assert step(heard, c.ExpirePackage(), context()) is heard
+    erased = after(heard, c.ExpirePackage(), later)
+    assert erased.transition.events == (EventType.ANSWER_ERASED,)
+    assert erased.identity == erase_answer(heard.identity)
+    assert step(erased, c.ExpirePackage(), later) is erased

@@ -409,6 +409,36 @@ async def test_one_key_serves_one_service(house: House) -> None:
     assert (await house.redeem(second, key="U-other")).package.status == "delivered"
 
 
+async def test_a_key_that_was_revoked_long_ago_is_still_its_services(house: House) -> None:
+    house.nats_authority.issues = False  # so that nothing of it has to be revoked at NATS
+    issued = await house.create()
+    await house.redeem(issued.token, key="U-mine")
+    await house.revoke(POLLER)
+    second = (await house.create(service_id="p2")).token
+    assert await refused(house.redeem(second, key="U-mine")) is Code.KEY_USED_BEFORE
+    again = await house.issuer.reissue(ALICE, issued.package.package_id)
+    assert await refused(house.redeem(again.token, key="U-mine")) is Code.KEY_USED_BEFORE
+
+
+async def test_a_retry_works_though_the_old_host_was_heard(house: House) -> None:
+    issued = await house.create()
+    await house.redeem(issued.token, key="U-mine")
+    await house.beat(LINEAGES[ServiceType.POLLER])
+    house.clock.advance(timedelta(days=2))
+    await house.sweeper.mark_inactive()
+    again = await house.issuer.reissue(ALICE, issued.package.package_id)
+    answer = await house.redeem(again.token, key="U-new")
+    await house.beat(LINEAGES[ServiceType.POLLER])  # whoever it was
+    assert house.status(POLLER) == "active"
+    assert (await house.redeem(again.token, key="U-new")).document() == answer.document()
+    house.clock.advance(timedelta(days=1))
+    assert (await house.sweeper.expire_packages()).changed == 1
+    identity = house.record(POLLER).identity
+    assert identity is not None
+    assert identity.nats_jwt == ""
+    assert await refused(house.redeem(again.token, key="U-new")) is Code.ALREADY_REDEEMED
+
+
 async def test_a_key_of_before_the_reissue_is_refused(house: House) -> None:
     issued = await house.create()
     await house.redeem(issued.token, key="U-mine")

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from jetway.core.record import ServiceRecord
 
 
+FORMER_KEYS_KEPT = 64
+"""Of each service; with more the oldest is forgotten."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateFacts:
     """What is kept of a certificate that was handed out."""
@@ -33,7 +37,7 @@ class CertificateFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """The service's current identity. Holds no secret but a sealed one, and that only until it is active."""
+    """The service's current identity. Holds no secret but a sealed one, and that only for a retry."""
 
     package_id: str
     issued_at: Timestamp
@@ -50,11 +54,13 @@ class Identity:
     certificates: tuple[CertificateFacts, ...] = ()
     """Newest first; only those that have not expired."""
     nats_jwt: str = ""
-    """Kept for an identical retry; erased at activation."""
+    """Kept for an identical retry; erased once nobody may retry (see `may_retry`)."""
     certificate_pem: str = ""
     """Leaf and intermediates, likewise."""
     sealed_seed: str = ""
     """The server-made key's seed, encrypted, likewise."""
+    proven: bool = False
+    """The key itself has asked for a renewal: whoever redeemed the package has it."""
 
     @property
     def certificate_key(self) -> str:
@@ -121,6 +127,21 @@ def unexpired_identities(revoked: tuple[RevokedIdentity, ...], now: datetime) ->
     """Those of which something could still be used, were it not revoked; the same tuple if that is all."""
     kept = tuple(each for each in revoked if each.expires_at is not None and each.expires_at > now)
     return revoked if len(kept) == len(revoked) else kept
+
+
+def former_keys(known: tuple[str, ...], ended: Iterable[RevokedIdentity]) -> tuple[str, ...]:
+    """The keys of all identities that ended, the newest first; the same tuple if these brought no new ones.
+
+    NATS keys as they are, of certificates the keys' fingerprints. They stay when everything that was issued for
+    them has expired: a key that was lost once is not to be trusted later.
+    """
+    new = [key for each in ended for key in _keys_of(each) if key not in known]
+    return tuple(dict.fromkeys((*new, *known)))[:FORMER_KEYS_KEPT] if new else known
+
+
+def _keys_of(ended: RevokedIdentity) -> list[str]:
+    keys = [ended.nats_public_key, *(certificate.key_sha256 for certificate in ended.certificates)]
+    return [key for key in keys if key]
 
 
 def must_be_kept(record: ServiceRecord, now: datetime) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from jetway.core import commands as c
 from jetway.core.errors import Code, Refused
+from jetway.core.identity import erase_answer
 from jetway.core.ids import ServiceKey, ServiceType
-from jetway.core.record import EventType, ServiceRecord, ServiceStatus
+from jetway.core.record import EventType, PackageStatus, ServiceRecord, ServiceStatus
 
 MAY_HAVE_CHILDREN = frozenset({ServiceStatus.PENDING, ServiceStatus.ACTIVE})
 GONE = frozenset({ServiceStatus.REVOKED, ServiceStatus.DELETED})
@@ -57,3 +60,11 @@ def follow_parent(key: ServiceKey, parent: ServiceRecord | None) -> c.Revoke:
     if parent is None or event is None:
         return c.Revoke(reason=f"{key} was taken out", because_of=str(key))
     return c.Revoke(reason=parent.status_reason, because_of=str(key), event=event)
+
+
+def keeps_answer_too_long(record: ServiceRecord, now: datetime) -> bool:
+    """Whether an active service still has what was kept for a retry, though the token's time is up."""
+    package = record.package
+    if package is None or package.status is not PackageStatus.ACTIVATED or now < package.token_expires_at:
+        return False
+    return erase_answer(record.identity) is not record.identity

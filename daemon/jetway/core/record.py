@@ -102,6 +102,7 @@ class EventType(StrEnum):
     REJECTED = "rejected"
     RENEWED = "renewed"
     RESEALED = "resealed"
+    ANSWER_ERASED = "answer_erased"
     ADOPTED = "adopted"
     WITHDRAWN = "withdrawn"
     CASCADE_COMPLETED = "cascade_completed"
@@ -205,6 +206,8 @@ class ServiceRecord:
     identity: Identity | None = None
     revoked_identities: tuple[RevokedIdentity, ...] = ()
     """Newest first; each until everything of it has expired by itself."""
+    former_keys: tuple[str, ...] = ()
+    """See `core.identity.former_keys`: none of them is taken again."""
     previous_sha256: str = ""
     """Of the revision before this one, of its bytes as the ledger held them, hex; empty for the first."""
     transition: Transition

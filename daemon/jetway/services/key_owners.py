@@ -8,7 +8,7 @@ from jetway.services.index import Index
 
 
 class KeyOwners:
-    """The user keys of all services, current and revoked ones. It may trail the ledger by a moment."""
+    """The user keys of all services, current and former ones. It may trail the ledger by a moment."""
 
     def __init__(self, index: Index) -> None:
         self._owners: dict[str, ServiceKey] = {}
@@ -38,11 +38,13 @@ class KeyOwners:
 
 def _same_identities(before: ServiceRecord, after: ServiceRecord) -> bool:
     same_now = before.identity is after.identity or before.identity == after.identity
-    return same_now and before.revoked_identities == after.revoked_identities
+    same_before = before.revoked_identities == after.revoked_identities
+    return same_now and same_before and before.former_keys == after.former_keys
 
 
 def _keys(record: ServiceRecord) -> set[str]:
     keys = {each.nats_public_key for each in record.revoked_identities}
+    keys |= {key for key in record.former_keys if key.startswith("U")}
     if record.identity:
         keys.add(record.identity.nats_public_key)
     return keys - {""}

@@ -16,6 +16,7 @@ import structlog
 
 from jetway.core import commands as c
 from jetway.core.ids import ServiceKey
+from jetway.core.policy import keeps_answer_too_long
 from jetway.core.record import PackageStatus, ServiceRecord, ServiceStatus
 from jetway.services.caller import SYSTEM
 from jetway.services.pace import Pace, in_order
@@ -63,11 +64,13 @@ class Sweeper:
         self._ages = ages
 
     async def expire_packages(self, dry_run: bool = False) -> Swept:
-        """Mark packages expired whose token was not redeemed in time."""
+        """Mark packages expired whose token was not redeemed in time; what was kept for a retry goes too."""
         now = self._recorder.clock.now()
 
         def due(record: ServiceRecord) -> c.Command | None:
             package = record.package
+            if keeps_answer_too_long(record, now):
+                return c.ExpirePackage()
             if package is None or package.status is not PackageStatus.ISSUED:
                 return None
             return c.ExpirePackage() if package.token_expires_at <= now else None

@@ -8,9 +8,8 @@ from typing import Any
 
 from jetway.core.errors import Code, Refused
 from jetway.core.identity import (
-    Identity,
-    RevokedIdentity,
     erase_answer,
+    former_keys,
     revoke_identity,
     unexpired_identities,
 )
@@ -24,15 +23,15 @@ def settle_identity(record: ServiceRecord, now: datetime) -> ServiceRecord:
 
     A service that is out has no identity any more; what was kept for a retry goes once nobody may retry.
     """
-    identity, revoked = record.identity, unexpired_identities(record.revoked_identities, now)
+    identity, ended = record.identity, record.revoked_identities
     if identity is not None and _is_out(record):
-        ended = (revoke_identity(identity, now), *revoked)
-        identity, revoked = None, unexpired_identities(ended, now)
-    elif identity is not None and not _may_retry(record, identity):
+        identity, ended = None, (revoke_identity(identity, now), *ended)
+    elif identity is not None and not may_retry(record, now):
         identity = erase_answer(identity)
-    if identity is record.identity and revoked is record.revoked_identities:
+    former, revoked = former_keys(record.former_keys, ended), unexpired_identities(ended, now)
+    if identity is record.identity and revoked is record.revoked_identities and former is record.former_keys:
         return record
-    return replace(record, identity=identity, revoked_identities=revoked)
+    return replace(record, identity=identity, revoked_identities=revoked, former_keys=former)
 
 
 def end_identity(record: ServiceRecord, now: datetime) -> dict[str, Any]:
@@ -47,21 +46,30 @@ def _is_out(record: ServiceRecord) -> bool:
     return record.status in GONE or record.approval is Approval.REJECTED
 
 
-def _may_retry(record: ServiceRecord, identity: Identity) -> bool:
-    package = record.package
-    if package is None or package.package_id != identity.package_id:
+def may_retry(record: ServiceRecord, now: datetime) -> bool:
+    """Whether whoever redeemed the current package may ask once more: until the service is active.
+
+    Where another host had a package before, its heartbeats cannot be told from the new one's until NATS has cut it
+    off, if it ever does: then being active proves nothing, and the answer is kept until the token expires, or
+    until the new key itself has asked for a renewal.
+    """
+    package, identity = record.package, record.identity
+    if package is None or identity is None or package.package_id != identity.package_id:
         return False
-    return package.status is PackageStatus.DELIVERED
+    if package.status is not PackageStatus.ACTIVATED:
+        return package.status is PackageStatus.DELIVERED
+    had_another = any(earlier.delivered_at for earlier in record.earlier_packages)
+    return had_another and not identity.proven and now < package.token_expires_at
 
 
 def key_refused(record: ServiceRecord, nats_public_key: str, certificate_key: str) -> Refused | None:
     """Why a new identity may not have these keys: one that this service had before never works again."""
-    before: list[Identity | RevokedIdentity] = [*record.revoked_identities]
-    before += [record.identity] if record.identity else []
+    used = {*record.former_keys}
+    for each in (*record.revoked_identities, *([record.identity] if record.identity else [])):
+        used |= {each.nats_public_key, *(certificate.key_sha256 for certificate in each.certificates)}
     why = "this key belonged to an identity of this service that was revoked or is replaced: make a new one"
-    if nats_public_key and any(each.nats_public_key == nats_public_key for each in before):
+    if nats_public_key and nats_public_key in used:
         return Refused(Code.KEY_USED_BEFORE, why, "nats_public_key")
-    used = {certificate.key_sha256 for each in before for certificate in each.certificates}
     if certificate_key and certificate_key in used:
         return Refused(Code.KEY_USED_BEFORE, why, "csr_pem")
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from jetway.core import commands as c
-from jetway.core.policy import ARCHIVED_REASON, PENDING_EXPIRED_REASON
+from jetway.core.policy import ARCHIVED_REASON, PENDING_EXPIRED_REASON, keeps_answer_too_long
 from jetway.core.record import (
     EventType,
     PackageStatus,
@@ -25,8 +25,10 @@ def deactivate(record: ServiceRecord, command: c.Deactivate, context: c.Context)
 
 
 def expire_package(record: ServiceRecord, command: c.ExpirePackage, context: c.Context) -> Outcome:
-    """Nobody redeemed the token in time."""
+    """Nobody redeemed the token in time; or the time is up in which the answer to who did may be repeated."""
     package = record.package
+    if keeps_answer_too_long(record, context.now):
+        return next_revision(record, context, EventType.ANSWER_ERASED)
     if package is None or package.status is not PackageStatus.ISSUED:
         return record
     if context.now < package.token_expires_at:

@@ -15,7 +15,7 @@ from jetway.core.record import (
     ServiceRecord,
 )
 from jetway.core.times import to_milliseconds
-from jetway.core.transitions.identities import end_identity, key_refused
+from jetway.core.transitions.identities import end_identity, key_refused, may_retry
 from jetway.core.transitions.renewing import identity_facts
 from jetway.core.transitions.revision import Outcome, next_revision
 
@@ -25,7 +25,7 @@ def redeem(record: ServiceRecord, command: c.Redeem, context: c.Context) -> Outc
     package = record.find_package(command.package_id)
     if package is None:
         return Refused(Code.TOKEN_UNKNOWN, "this token belongs to no package of this gateway")
-    refused = _not_redeemable(package, command, context)
+    refused = _not_redeemable(record, package, command, context)
     if refused:
         return refused
     if package.status is not PackageStatus.ISSUED:
@@ -62,7 +62,9 @@ def _delivered(record: ServiceRecord, package: Package, command: c.Redeem, conte
     )
 
 
-def _not_redeemable(package: Package, command: c.Redeem, context: c.Context) -> Refused | None:
+def _not_redeemable(
+    record: ServiceRecord, package: Package, command: c.Redeem, context: c.Context
+) -> Refused | None:
     """Why this package cannot be handed out to this installer, if it cannot."""
     over = {
         PackageStatus.REVOKED: (Code.REVOKED, "this package was revoked"),
@@ -72,9 +74,9 @@ def _not_redeemable(package: Package, command: c.Redeem, context: c.Context) -> 
     if package.status in over:
         return Refused(*over[package.status])
     same_keys = bool(command.bound_keys) and command.bound_keys == package.bound_keys
-    if package.status is PackageStatus.ACTIVATED or (
-        package.status is PackageStatus.DELIVERED and not same_keys
-    ):
+    spent = package.status is not PackageStatus.ISSUED
+    over_now = package.status is PackageStatus.ACTIVATED and not may_retry(record, context.now)
+    if spent and (over_now or not same_keys):
         return Refused(Code.ALREADY_REDEEMED, _already_redeemed(package))
     if context.now >= package.token_expires_at:
         return Refused(Code.EXPIRED, "this token's time is up: ask for a reissue")

@@ -32,6 +32,7 @@ def renew(record: ServiceRecord, command: c.Renew, context: c.Context) -> Outcom
         nats_expires_at=command.nats_expires_at or identity.nats_expires_at,
         spiffe_id=command.spiffe_id or identity.spiffe_id,
         certificates=certificates,
+        proven=True,
     )
     return next_revision(
         record, context, EventType.RENEWED, metadata=identity_facts(renewed), identity=renewed
@@ -56,6 +57,7 @@ def _has_key(revoked: RevokedIdentity, nats_public_key: str) -> bool:
 
 def _refused_certificate(record: ServiceRecord, facts: CertificateFacts, valid: int) -> Refused | None:
     revoked = {each.key_sha256 for identity in record.revoked_identities for each in identity.certificates}
+    revoked |= {*record.former_keys}
     if facts.key_sha256 and facts.key_sha256 in revoked:
         why = "this key belonged to an identity of this service that was revoked: make a new one"
         return Refused(Code.KEY_USED_BEFORE, why, "csr_pem")

@@ -118,7 +118,7 @@ def next_incarnation(old: ServiceRecord, new: ServiceRecord) -> ServiceRecord:
     package = new.package
     if package:
         package = replace(package, generation=last_generation(old) + 1)
-    carried = replace(new, revoked_identities=old.revoked_identities)
+    carried = replace(new, revoked_identities=old.revoked_identities, former_keys=old.former_keys)
     return replace(
         settle_identity(carried, new.transition.at),
         revision=old.revision + 1,
