@@ -166,3 +166,29 @@ def test_a_forgotten_service_is_not_put_back(table: PresenceTable) -> None:
     table.put_back(taken)
     assert table.unwritten == 0
     assert table.presence(AGENT) == Presence()
+
+
+def test_of_a_link_that_flaps_for_weeks_only_what_matters_is_remembered(
+    table: PresenceTable, clock: FakeClock
+) -> None:
+    """A week is shown, and a day's listening is judged by."""
+    heard_last = clock.now()
+    for _ in range(30 * 24):
+        clock.advance(timedelta(minutes=40))
+        table.deaf()
+        clock.advance(timedelta(minutes=20))
+        table.listening()
+    assert len(table.heard) <= 7 * 24 + 1
+    assert timedelta(seconds=table.silence_seconds(heard_last)) > timedelta(days=1)
+
+
+def test_who_hears_seldom_remembers_for_longer(table: PresenceTable, clock: FakeClock) -> None:
+    """Else nobody would ever have been silent for a day."""
+    heard_last = clock.now()
+    for _ in range(30):
+        clock.advance(timedelta(hours=1))
+        table.deaf()
+        clock.advance(timedelta(hours=23))
+        table.listening()
+    assert timedelta(seconds=table.silence_seconds(heard_last)) > timedelta(days=1)
+    assert len(table.heard) <= 26

@@ -31,6 +31,8 @@ class Heard:
     def __init__(self, intervals: Iterable[Interval] = ()) -> None:
         self._since: list[datetime] = []
         self._until: list[datetime] = []
+        self._sums: list[timedelta] = []
+        """How much was heard before each, from any beginning: only differences are of use."""
         for interval in sorted(intervals, key=lambda interval: interval.since):
             self.add(interval.since, interval.until)
 
@@ -55,8 +57,19 @@ class Heard:
             since, until = min(since, self._since[first]), max(until, self._until[last - 1])
         self._since[first:last] = [since]
         self._until[first:last] = [until]
+        self._sum_from(first)
         if len(self._since) > MAX_INTERVALS:
-            del self._since[0], self._until[0]
+            self._forget(1)
+
+    def _sum_from(self, number: int) -> None:
+        """Nothing but the last changes as a rule, so that this is little."""
+        del self._sums[number:]
+        for at in range(number, len(self._since)):
+            before = self._sums[at - 1] + self._until[at - 1] - self._since[at - 1] if at else timedelta()
+            self._sums.append(before)
+
+    def _forget(self, count: int) -> None:
+        del self._since[:count], self._until[:count], self._sums[:count]
 
     def go_on(self, since: datetime, until: datetime) -> None:
         """The same as `add`, for what follows without a gap upon what was added last.
@@ -67,16 +80,26 @@ class Heard:
             since = self._until[-1]
         self.add(since, until)
 
-    def forget_before(self, moment: datetime) -> None:
-        """What ended before `moment` matters to nobody any more."""
-        gone = bisect_left(self._until, moment)
-        del self._since[:gone], self._until[:gone]
+    def forget_before(self, moment: datetime, enough: timedelta) -> None:
+        """What ended before `moment` is shown to nobody; it goes where more than `enough` was heard since.
+
+        Who was last heard before all that is left has been silent for longer than `enough` all the same.
+        """
+        last = bisect_left(self._until, moment)
+        if not last:
+            return
+        end = self._heard_until(self._until[-1])
+        spared = bisect_left(self._sums, end - enough) - 1
+        self._forget(max(0, min(last, spared)))
 
     def between(self, since: datetime, until: datetime) -> timedelta:
         """How much of the time from `since` to `until` was listened to."""
-        total = timedelta()
-        for number in range(bisect_right(self._until, since), len(self._since)):
-            if self._since[number] >= until:
-                break
-            total += max(timedelta(), min(until, self._until[number]) - max(since, self._since[number]))
-        return total
+        if until <= since:
+            return timedelta()
+        return self._heard_until(until) - self._heard_until(since)
+
+    def _heard_until(self, moment: datetime) -> timedelta:
+        number = bisect_right(self._since, moment) - 1
+        if number < 0:
+            return self._sums[0] if self._sums else timedelta()
+        return self._sums[number] + min(self._until[number], moment) - self._since[number]

@@ -43,7 +43,7 @@ from jetway.services.api_tokens import ApiTokens
 from jetway.services.cascade import Cascades
 from jetway.services.catalogue import Catalogue
 from jetway.services.census import Census, CensusTerms
-from jetway.services.changes import ChangeBook
+from jetway.services.changes import KEPT, ChangeBook
 from jetway.services.checkpoints import Checkpoints
 from jetway.services.compare_documents import DocumentComparison
 from jetway.services.compare_rows import RowComparison
@@ -150,6 +150,8 @@ class House:
             clock,
             default_interval=interval,
             thresholds=Thresholds(settings.heartbeat.late_after, settings.heartbeat.offline_after),
+            shown=KEPT,
+            longest_silence=settings.lifecycle.inactive_after,
         )
         self.liveness = Verdicts(self.index, self.presence, clock, self.metrics)
         rendering = Rendering(self.index, self.presence, default_interval=interval)

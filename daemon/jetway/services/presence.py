@@ -76,8 +76,19 @@ def _nothing(_key: ServiceKey, _seen: Seen) -> None: ...
 class PresenceTable:
     """The newest heartbeat of every service that is in the registry."""
 
-    def __init__(self, clock: Clock, *, default_interval: int, thresholds: Thresholds) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        default_interval: int,
+        thresholds: Thresholds,
+        shown: timedelta = timedelta(days=7),
+        longest_silence: timedelta = timedelta(days=1),
+    ) -> None:
+        """`shown`: how far back anybody may ask what was heard; `longest_silence`: what any verdict needs."""
         self._clock = clock
+        self._shown = shown
+        self._longest_silence = longest_silence
         self.default_interval = default_interval
         self.thresholds = thresholds
         self._seen: dict[ServiceKey, Seen] = {}
@@ -148,6 +159,7 @@ class PresenceTable:
         else:
             self.heard.go_on(ahead + timedelta(seconds=self._remembered), until)
         self._remembered = hearing.until
+        self.heard.forget_before(self._clock.now() - self._shown, self._longest_silence)
 
     def silence_seconds(self, last_seen: datetime) -> float:
         """For how long nothing came from a service last seen then, as far as that could be heard."""
