@@ -46,7 +46,14 @@ COMMANDS = st.one_of(
     st.builds(c.ExpirePackage),
     st.builds(c.ExpirePending),
     st.builds(c.Archive),
-    st.builds(c.Revoke, reason=REASON, **CHILDREN),
+    st.builds(
+        c.Revoke,
+        reason=REASON,
+        event=st.sampled_from([E.REVOKED, E.ARCHIVED, E.PENDING_EXPIRED]),
+        **CHILDREN,
+    ),
+    st.builds(c.Close),
+    st.builds(c.Reopen),
     st.builds(c.FinishCascade, revoked=st.integers(0, 3)),
     st.builds(c.Reissue, package=st.builds(new_package, PACKAGES), reason=REASON, revoke_now=st.booleans()),
     st.builds(c.Approve, reason=REASON),
@@ -153,6 +160,9 @@ STATUS_SAID: dict[EventType, set[ServiceStatus]] = {
     E.ADOPTED: {S.PENDING, S.ACTIVE, S.INACTIVE},
     E.WITHDRAWN: {S.DELETED},
     E.CASCADE_COMPLETED: {S.REVOKED, S.DELETED},
+    E.CLOSED_TO_CHILDREN: set(LIVE),
+    E.OPENED_TO_CHILDREN: set(LIVE),
+    E.ANSWER_ERASED: {S.ACTIVE, S.INACTIVE},
     E.PACKAGE_DELETED: set(S),
 }
 CHANGE_NOTHING = {
@@ -163,6 +173,9 @@ CHANGE_NOTHING = {
     E.ADOPTED,
     E.FIRST_HEARD,
     E.CASCADE_COMPLETED,
+    E.CLOSED_TO_CHILDREN,
+    E.OPENED_TO_CHILDREN,
+    E.ANSWER_ERASED,
     E.PACKAGE_DELETED,
 }
 

@@ -576,3 +576,12 @@ async def test_who_crashed_while_he_looked_leaves_nothing_closed(house: House) -
     await house.cascades.resume()
     assert house.record(POLLER).cascade is Cascade.NONE
     assert (await house.create(AGENT)).record.live
+
+
+async def test_two_who_revoke_without_a_cascade_at_once_do_not_keep_each_other_from_it(house: House) -> None:
+    await house.activate(POLLER)
+    done = await asyncio.gather(*(house.revoke(POLLER, cascade=False) for _ in range(3)))
+    assert sum(len(one.services) for one in done) == 1
+    await house.settle()
+    assert house.trail_of(POLLER).count("revoked") == 1
+    assert house.record(POLLER).cascade is Cascade.NONE

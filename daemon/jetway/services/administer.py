@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -60,6 +61,8 @@ class Administrator:
         self._recorder = recorder
         self._cascades = cascades
         self._reach = reach
+        self._looking = asyncio.Lock()
+        """One at a time: two who close the same service would keep each other from it."""
 
     @property
     def _index(self) -> Index:
@@ -177,28 +180,43 @@ class Administrator:
         A child that was written before that is seen, and one that is written later waits for what comes of it, so
         that nobody is acknowledged who goes with the service. Raises RefusedError and PortErrors like `apply`.
         """
-        for _ in range(_ATTEMPTS):
-            record = await self._recorder.read(key)
-            outcome = version_refused(record, expected) or self.foresee(record, command)
-            if record is None or isinstance(outcome, Refused) or not (record.live and _cascades(outcome)):
-                return await self._recorder.apply(key, command, caller, expected=expected)
-            closed = await self._recorder.apply(key, c.Close(), caller, expected=(record.version,))
+        async with self._looking:
             try:
-                if not await self._index.progress.reached(closed.sequence, _CATCH_UP_SECONDS):
-                    raise _not_caught_up()
-                asked = replace(command, live_children=self._count_children(key))
-                ended = await self._recorder.attempt(key, asked, caller, expected=(closed.after.version,))
+                for _ in range(_ATTEMPTS):
+                    outcome = await self._close_and_apply(caller, key, command, expected)
+                    if isinstance(outcome, Applied):
+                        return outcome
+                    if outcome.code is not Code.VERSION_DIFFERS or expected is not None:
+                        raise RefusedError(outcome)
             except BaseException:
                 await self._reopen(key)
                 raise
-            if isinstance(ended, Applied):
-                return ended
             await self._reopen(key)
-            if ended.code is not Code.VERSION_DIFFERS or expected is not None:
-                raise RefusedError(ended)
         raise UnavailableError(f"{key} changes too fast: try again")
 
+    async def _close_and_apply(
+        self,
+        caller: Caller,
+        key: ServiceKey,
+        command: c.Revoke | c.Override | c.Delete,
+        expected: Versions | None,
+    ) -> Applied | Refused:
+        record = await self._recorder.read(key)
+        outcome = version_refused(record, expected) or self.foresee(record, command)
+        if record is None or isinstance(outcome, Refused) or not (record.live and _cascades(outcome)):
+            return await self._recorder.attempt(key, command, caller, expected=expected)
+        closed = await self._recorder.attempt(key, c.Close(), caller, expected=(record.version,))
+        if isinstance(closed, Refused):
+            return closed
+        if not await self._index.progress.reached(closed.sequence, _CATCH_UP_SECONDS):
+            raise _not_caught_up()
+        asked = replace(command, live_children=self._count_children(key))
+        return await self._recorder.attempt(key, asked, caller, expected=(closed.after.version,))
+
     async def _reopen(self, key: ServiceKey) -> None:
+        record = self._index.get(key)
+        if record is None or record.cascade is not Cascade.CLOSING:
+            return
         with contextlib.suppress(PortError):  # the job that finishes cascades sees to it later
             await self._recorder.attempt(key, c.Reopen(), SYSTEM)
 

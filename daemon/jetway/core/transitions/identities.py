@@ -8,6 +8,8 @@ from typing import Any
 
 from jetway.core.errors import Code, Refused
 from jetway.core.identity import (
+    Identity,
+    RevokedIdentity,
     erase_answer,
     former_keys,
     revoke_identity,
@@ -25,7 +27,8 @@ def settle_identity(record: ServiceRecord, now: datetime) -> ServiceRecord:
     """
     identity, ended = record.identity, record.revoked_identities
     if identity is not None and _is_out(record):
-        identity, ended = None, (revoke_identity(identity, now), *ended)
+        ended = (revoke_identity(identity, now), *ended)
+        identity = None
     elif identity is not None and not may_retry(record, now):
         identity = erase_answer(identity)
     former, revoked = former_keys(record.former_keys, ended), unexpired_identities(ended, now)
@@ -65,7 +68,9 @@ def may_retry(record: ServiceRecord, now: datetime) -> bool:
 def key_refused(record: ServiceRecord, nats_public_key: str, certificate_key: str) -> Refused | None:
     """Why a new identity may not have these keys: one that this service had before never works again."""
     used = {*record.former_keys}
-    for each in (*record.revoked_identities, *([record.identity] if record.identity else [])):
+    before: list[Identity | RevokedIdentity] = [*record.revoked_identities]
+    before += [record.identity] if record.identity else []
+    for each in before:
         used |= {each.nats_public_key, *(certificate.key_sha256 for certificate in each.certificates)}
     why = "this key belonged to an identity of this service that was revoked or is replaced: make a new one"
     if nats_public_key and nats_public_key in used:
