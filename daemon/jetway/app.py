@@ -277,6 +277,7 @@ class Daemon:
             house.set_aside,
             partial(_leader, self._lease) if self._lease else None,
             house.revocations,
+            house.documents_aside,
         )
         self._tasks.start("database-watch", self._health.database.run())
         levels = LogLevels(self.settings.log.level)

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from jetway.adapters.clock import SystemClock
 from jetway.adapters.nats.connection import Connection, ConnectionOptions
-from jetway.core.errors import OutcomeUnknownError, PortError, StartupError, UnavailableError
+from jetway.core.errors import OutcomeUnknownError, PortError, RejectedError, StartupError, UnavailableError
 from support.nats_server import NatsServer, connect_to
 
 
@@ -288,3 +288,19 @@ async def test_closing_while_the_server_is_away_is_quick(nats_server: NatsServer
     await connection.close()
 
     assert time.monotonic() - began < 2
+
+
+async def test_headers_count_among_what_is_too_large(connection: Connection) -> None:
+    """The server counts them, and closes the connection of who sends more than it takes."""
+    largest = 4 * 1024 * 1024
+    headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
+    for size in range(largest - 60, largest + 1, 5):
+        try:
+            await connection.publish("anything", b"x" * size, headers=headers)
+        except RejectedError:
+            break
+    else:
+        raise AssertionError("nothing was refused")
+    with pytest.raises(UnavailableError, match="nobody"):
+        await connection.request("nobody.listens")
+    assert (connection.connected, connection.reconnects) == (True, 0)

@@ -194,6 +194,7 @@ class House:
         self.row_writer = services.row_writer
         self.event_writer = services.event_writer
         self.set_aside = services.set_aside
+        self.documents_aside = services.documents_aside
         self.projections = services.projections
         self.api_tokens = services.api_tokens
         self.templates = services.templates

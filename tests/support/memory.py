@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from jetway.core.chain import digest_of
-from jetway.core.errors import ConflictError, OutcomeUnknownError, PortError
+from jetway.core.errors import ConflictError, OutcomeUnknownError, PortError, RejectedError
 from jetway.core.ids import ServiceKey
 from jetway.core.maintenance import MaintenanceWindow
 from jetway.core.record import ServiceRecord, encode_record
@@ -238,6 +238,8 @@ class MemoryDocuments(Failing):
     def __init__(self) -> None:
         super().__init__()
         self.documents: dict[str, StoredDocument] = {}
+        self.largest = 4 * 1024 * 1024
+        """Bytes of a document that is still taken."""
         self._sequence = 0
 
     async def read(self, key: str) -> StoredDocument:
@@ -248,6 +250,8 @@ class MemoryDocuments(Failing):
     async def write(self, key: str, data: bytes, expected: int) -> int:
         """Compare and swap."""
         with self._call("write"):
+            if len(data) > self.largest:
+                raise RejectedError(f"{len(data)} bytes are more than is taken")
             return self._swap(key, data, expected)
 
     async def delete(self, key: str, expected: int) -> None:

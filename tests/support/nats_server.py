@@ -28,7 +28,7 @@ _READY_SECONDS = 20.0
 _CONFIG = """\
 server_name: "test"
 listen: "127.0.0.1:{port}"
-max_payload: 4MB
+max_payload: {max_payload}
 pid_file: "{directory}/pid"
 {jetstream}
 {extra}
@@ -38,14 +38,18 @@ pid_file: "{directory}/pid"
 class NatsServer:
     """A plain child process: the test decides when it dies and comes back."""
 
-    def __init__(self, directory: Path, *, jetstream: bool = True, extra: str = "") -> None:
+    def __init__(
+        self, directory: Path, *, jetstream: bool = True, extra: str = "", max_payload: str = "4MB"
+    ) -> None:
         self.directory = directory
         self.port = free_port("127.0.0.1")
         store = f'jetstream {{ store_dir: "{directory}", sync_interval: always }}' if jetstream else ""
         directory.mkdir(parents=True, exist_ok=True)
         self._config = directory / "test.conf"
         self._config.write_text(
-            _CONFIG.format(port=self.port, directory=directory, jetstream=store, extra=extra)
+            _CONFIG.format(
+                port=self.port, directory=directory, jetstream=store, extra=extra, max_payload=max_payload
+            )
         )
         self._process: asyncio.subprocess.Process | None = None
 

@@ -88,10 +88,13 @@ class RealHouse:
 
 @asynccontextmanager
 async def real_house(
-    folder: Path, wrap: Callable[[RegistryDatabase], RegistryDatabase] = lambda database: database
+    folder: Path,
+    wrap: Callable[[RegistryDatabase], RegistryDatabase] = lambda database: database,
+    *,
+    max_payload: str = "4MB",
 ) -> AsyncIterator[RealHouse]:
     """A house that runs; its server ends with the block. `wrap` puts something between it and its database."""
-    server = NatsServer(folder / "nats-server")
+    server = NatsServer(folder / "nats-server", max_payload=max_payload)
     database = SqliteDatabase(folder / "registry.db", MIGRATIONS)
     await server.start()
     try:

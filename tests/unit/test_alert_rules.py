@@ -121,6 +121,7 @@ SET_ASIDE = 'service_registry_rows_set_aside{instance="gw", kind="%s"}'
             0,
         ),
         ("JetwayRowsSetAside", {SET_ASIDE % "agent": "2x20", SET_ASIDE % "poller": "0x20"}, "15m", 1),
+        ("JetwayDocumentsSetAside", {'jetway_documents_set_aside{instance="gw"}': "1x20"}, "15m", 1),
         ("JetwayAuditGaps", {'jetway_audit_gaps{instance="gw"}': "3x20"}, "10m", 1),
         ("JetwayNatsAway", {'jetway_nats_connected{instance="gw"}': "1 1 0x20"}, "5m", 1),
         ("JetwayHeartbeatsDropped", {'jetway_heartbeats_dropped{instance="gw"}': "0+10x40"}, "30m", 1),

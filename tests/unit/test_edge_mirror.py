@@ -130,7 +130,7 @@ def test_foreign_keys_never_become_files(mirror: Mirror, tmp_path: Path, key: st
     assert list((tmp_path / "config").iterdir()) == []
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"x": "' + b"y" * (1024 * 1024) + b'"}'])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"x": "' + b"y" * (4 * 1024 * 1024) + b'"}'])
 def test_what_is_no_document_changes_nothing(mirror: Mirror, data: bytes) -> None:
     mirror.put(OWN, document(1, 1), 1)
     assert mirror.put(OWN, data, 2) is Applied.MALFORMED
@@ -202,3 +202,13 @@ def test_the_rhythm_is_the_documents_within_ten_per_cent() -> None:
     for nonsense in (None, {}, {"heartbeat_interval_seconds": 0}, {"heartbeat_interval_seconds": True}):
         pulse.learn(nonsense)
         assert pulse.interval == 100
+
+
+def test_a_document_of_a_parent_of_thousands_is_taken(mirror: Mirror) -> None:
+    """As large as a message can be: what the gateway can write must be read here."""
+    children = [{"type": "checker", "id": f"{'c' * 50}{number:06}"} for number in range(40_000)]
+    data = document(1, 1, children=children)
+    assert 3 * 1024 * 1024 < len(data) < 4 * 1024 * 1024
+    assert mirror.put(OWN, data, 5) is Applied.WRITTEN
+    mirror.load()
+    assert mirror.own is not None

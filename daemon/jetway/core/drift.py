@@ -39,6 +39,7 @@ class Drift(StrEnum):
     DOCUMENT_STALE = "document_stale"
     DOCUMENT_CHANGED = "document_changed"
     DOCUMENT_ORPHANED = "document_orphaned"
+    DOCUMENT_SET_ASIDE = "document_set_aside"
     ROW_MISSING = "row_missing"
     ROW_STALE = "row_stale"
     ROW_CHANGED = "row_changed"

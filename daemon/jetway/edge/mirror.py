@@ -23,7 +23,8 @@ from jetway.edge.files import ensure_folder, write_file
 
 KEYS_LIMIT = 20_000
 """Documents and delete marks that are remembered; what comes beyond is left out and said so."""
-DOCUMENT_LIMIT = 1024 * 1024
+DOCUMENT_LIMIT = 4 * 1024 * 1024
+"""Bytes: the largest message that the embedded server takes."""
 _SUFFIX = ".json"
 
 

@@ -7,11 +7,12 @@ from contextlib import aclosing
 
 from jetway.core.documents import encode_document, has_document
 from jetway.core.drift import Drift, document_drift, is_ours, stored_document
-from jetway.core.errors import ConflictError
+from jetway.core.errors import ConflictError, RejectedError
 from jetway.core.ids import ServiceKey, document_key, document_owner
 from jetway.core.record import ServiceRecord
 from jetway.ports import Documents, Ledger, StoredDocument
 from jetway.services.document_writer import DocumentWriter
+from jetway.services.documents_aside import DocumentsAside
 from jetway.services.fence import Fence
 from jetway.services.findings import Findings, batches, for_each, paced
 from jetway.services.rendering import Rendering
@@ -34,6 +35,7 @@ class DocumentComparison:
         writer: DocumentWriter,
         settling: Settling,
         fence: Fence,
+        aside: DocumentsAside,
     ) -> None:
         self._documents = documents
         self._ledger = ledger
@@ -41,9 +43,11 @@ class DocumentComparison:
         self._writer = writer
         self._settling = settling
         self._fence = fence
+        self._aside = aside
 
     async def run(self, findings: Findings) -> None:
         """Compare and mend. Raises PortError; what was mended stays mended."""
+        await self._writer.retry()
         found: set[ServiceKey] = set()
         async with aclosing(self._documents.scan(_PREFIX)) as stretches:
             async for stretch in stretches:
@@ -51,6 +55,10 @@ class DocumentComparison:
         for keys in batches(list(self._rendering.index.records)):
             missing = [key for key in keys if key not in found and self._path(key)]
             await self._settle_and_mend(await self._look(missing), findings)
+        for refused in self._aside.all():
+            findings.note(Drift.DOCUMENT_SET_ASIDE, str(refused), known=True)
+        if len(self._aside):
+            findings.failed(RejectedError(f"documents that cannot be written: {len(self._aside)}"))
 
     async def _compare(
         self, stretch: Sequence[tuple[str, StoredDocument]], found: set[ServiceKey], findings: Findings
@@ -103,7 +111,7 @@ class DocumentComparison:
 
         async def mend(key: ServiceKey) -> None:
             # Not in one line: `+=` would take the count from before the wait.
-            written = await self._writer.bring_up_to_date(key)
+            written = await self._writer.mend(key)
             findings.documents_mended += written
 
         await for_each(confirmed, mend)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from jetway.core import documents as doc
-from jetway.core.errors import ConflictError, PortError
+from jetway.core.errors import ConflictError, PortError, UnavailableError
 from jetway.core.ids import Lineage, ServiceKey, document_key
 from jetway.core.record import ServiceRecord
 from jetway.ports import Change, Documents, FeedItem
+from jetway.services.documents_aside import PATIENCE, Again, DocumentsAside
 from jetway.services.fence import Fence
 from jetway.services.index import Index
 from jetway.services.rendering import Rendering
@@ -49,9 +50,15 @@ class DocumentWriter:
     """Writes the config documents that a batch of changes touches: the services' own and their parents'."""
 
     def __init__(
-        self, documents: Documents, rendering: Rendering, ask_ledger: AskLedger, fence: Fence
+        self,
+        documents: Documents,
+        rendering: Rendering,
+        ask_ledger: AskLedger,
+        fence: Fence,
+        aside: DocumentsAside,
     ) -> None:
         self._documents = documents
+        self._aside = aside
         self._fence = fence
         self._rendering = rendering
         self._ask_ledger = ask_ledger
@@ -61,34 +68,64 @@ class DocumentWriter:
     def forget(self) -> None:
         """Take nothing for known: others may have written since."""
         self._known.clear()
+        self._aside.clear()
 
     async def write(self, items: Sequence[FeedItem[Change]]) -> None:
-        """Bring every touched document up to date. Raises PortError; what was written stays written."""
+        """Bring every touched document up to date, but for those that cannot be written: they are set aside.
+
+        Raises PortError; what was written stays written.
+        """
         index = self._rendering.index
         touched: dict[ServiceKey, None] = {}
         for item in items:
             touched.update(dict.fromkeys(touched_by(index, item.value)))
         update = partial(self.bring_up_to_date, look=False)
-        failed = await self._all_of(partial(update, key) for key in touched)
+        failed = await self._all_of({str(key): partial(update, key) for key in touched})
         # Asked afterwards: a service may move beneath another parent while its document is being written.
         left = {r.lineage: None for item in items if (r := item.value.record) and self._has_moved(r.lineage)}
-        failed += await self._all_of(partial(self._clear, lineage) for lineage in left)
+        failed += await self._all_of({document_key(old): partial(self._clear, old) for old in left})
         if failed:
             raise failed[0]
 
-    async def _all_of(self, writes: Iterable[Callable[[], Awaitable[object]]]) -> list[PortError]:
-        """Make them, a few at a time; the errors of those that failed."""
+    async def mend(self, key: ServiceKey) -> bool:
+        """`bring_up_to_date` for one among many: one that cannot be written is set aside at once.
+
+        Raises UnavailableError, or another PortError where no more can be set aside.
+        """
+        written = False
+
+        async def update() -> None:
+            nonlocal written
+            written = await self.bring_up_to_date(key)
+
+        error = await self._guarded(str(key), update, patience=1)
+        if error:
+            raise error
+        return written
+
+    async def retry(self) -> None:
+        """Try again what is set aside. Raises PortError where the bucket is away."""
+        for refused in self._aside.all():
+            error = await self._guarded(refused.name, refused.again, patience=1)
+            if error:
+                raise error
+
+    async def _all_of(self, writes: Mapping[str, Again]) -> list[PortError]:
+        """Make them, a few at a time; the errors of those that failed and must come again."""
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._guarded(write)) for write in writes]
+            tasks = [group.create_task(self._guarded(name, write)) for name, write in writes.items()]
         return [error for task in tasks if (error := task.result())]
 
-    async def _guarded(self, write: Callable[[], Awaitable[object]]) -> PortError | None:
+    async def _guarded(self, name: str, write: Again, *, patience: int = PATIENCE) -> PortError | None:
         """One document's failure does not keep the others from being written."""
         async with self._gate:
             try:
                 await write()
-            except PortError as error:
+            except UnavailableError as error:
                 return error
+            except PortError as error:
+                return None if self._aside.put(name, error, write, patience=patience) else error
+        self._aside.take(name)
         return None
 
     async def bring_up_to_date(self, key: ServiceKey, *, look: bool = True) -> bool:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from jetway.core.errors import PortError
 from jetway.ports import Clock, Ledger, RegistryDatabase, Views
+from jetway.services.documents_aside import DocumentsAside
 from jetway.services.health_parts import (
     ANSWER_SECONDS,
     Component,
@@ -18,6 +19,7 @@ from jetway.services.health_parts import (
     projected,
     reconciled,
     refused,
+    unwritten,
 )
 from jetway.services.hearing import HearingWatch
 from jetway.services.index import Index
@@ -55,6 +57,7 @@ class Health:
         set_aside: SetAside | None = None,
         leader: Callable[[], Component] | None = None,
         revocations: Revocations | None = None,
+        documents_aside: DocumentsAside | None = None,
     ) -> None:
         self._index = index
         self._projections = projections
@@ -68,6 +71,7 @@ class Health:
         self._set_aside = set_aside
         self._leader = leader
         self._revocations = revocations
+        self._documents_aside = documents_aside
         self.failed_task: str = ""
         """The name of an eternal task that ended, which is an incident."""
 
@@ -88,6 +92,8 @@ class Health:
         }
         if self._set_aside is not None and len(self._set_aside):
             components["rows_set_aside"] = refused(self._set_aside)
+        if self._documents_aside is not None and len(self._documents_aside):
+            components["documents_set_aside"] = unwritten(self._documents_aside)
         if self._leader is not None:
             components["leader"] = self._leader()
         if self._views is not None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from jetway.core.errors import PortError
 from jetway.core.times import rfc3339
 from jetway.ports import Clock, RegistryDatabase, Views, ViewState
+from jetway.services.documents_aside import DocumentsAside
 from jetway.services.project import Projector
 from jetway.services.reconcile import Reconciler
 from jetway.services.set_aside import SetAside
@@ -90,6 +91,13 @@ def refused(set_aside: SetAside) -> Component:
     named = "; ".join(str(refusal) for refusal in set_aside.all()[:_NAMED])
     more = "; ..." if len(set_aside) > _NAMED else ""
     return Component("degraded", f"{len(set_aside)} rows are set aside: {named}{more}")
+
+
+def unwritten(aside: DocumentsAside) -> Component:
+    """Config documents that cannot be written, the first of them by name."""
+    named = "; ".join(str(refused) for refused in aside.all()[:_NAMED])
+    more = "; ..." if len(aside) > _NAMED else ""
+    return Component("degraded", f"{len(aside)} config documents are set aside: {named}{more}")
 
 
 class ViewWatch:

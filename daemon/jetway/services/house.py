@@ -51,6 +51,7 @@ from jetway.services.compare_trail import TrailComparison
 from jetway.services.count_history import CountHistory
 from jetway.services.document_state import DocumentReader
 from jetway.services.document_writer import DocumentWriter
+from jetway.services.documents_aside import DocumentsAside
 from jetway.services.due import DueReader
 from jetway.services.fence import Fence
 from jetway.services.floods import Floods
@@ -160,7 +161,10 @@ class House:
         self.fence = Fence()
         self.set_aside = SetAside(self.metrics)
         self.document_reader = DocumentReader(outside.documents, rendering)
-        self.document_writer = DocumentWriter(outside.documents, rendering, self.recorder.read, self.fence)
+        self.documents_aside = DocumentsAside(self.metrics)
+        self.document_writer = DocumentWriter(
+            outside.documents, rendering, self.recorder.read, self.fence, self.documents_aside
+        )
         self.row_writer = RowWriter(outside.database, rendering, self.presence, self.fence, self.set_aside)
         self.event_writer = EventWriter(outside.database, self.set_aside)
         self.projections = Projections(
@@ -302,7 +306,13 @@ class House:
         return Reconciler(
             self.index,
             DocumentComparison(
-                outside.documents, ledger, rendering, self.document_writer, settling, self.fence
+                outside.documents,
+                ledger,
+                rendering,
+                self.document_writer,
+                settling,
+                self.fence,
+                self.documents_aside,
             ),
             RowComparison(database, ledger, rendering, self.row_writer, settling, self.set_aside),
             TrailComparison(

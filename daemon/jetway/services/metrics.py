@@ -99,6 +99,11 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
+        self.documents_set_aside = Gauge(
+            "jetway_documents_set_aside",
+            "Config documents that cannot be written for what they are.",
+            registry=self.registry,
+        )
         self.renewals = Counter(
             "jetway_renewals", "Calls to renew credentials, by outcome.", ["outcome"], registry=self.registry
         )

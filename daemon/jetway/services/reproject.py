@@ -102,7 +102,7 @@ class Reprojector:
     async def _rewrite(self, keys: Sequence[ServiceKey]) -> None:
         refused = await self._rows.rewrite(keys)
         # A document that is right to the byte is left: edge hosts would be told of a change that is none.
-        written = await for_each(keys, self._documents.bring_up_to_date)
+        written = await for_each(keys, self._documents.mend)
         count = len(keys) - len(refused) + sum(written)
         state = self.state
         self.state = replace(state, done=state.done + len(keys), written=state.written + count)

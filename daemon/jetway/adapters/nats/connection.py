@@ -18,7 +18,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError, NoServersError, SlowConsumerError
+from nats.errors import NoServersError, SlowConsumerError
 
 from jetway.adapters.nats.dial import (
     ConnectionOptions,
@@ -31,7 +31,7 @@ from jetway.adapters.nats.dial import (
 from jetway.adapters.nats.inbox import Inbox
 from jetway.adapters.nats.quiet import QuietLog
 from jetway.adapters.nats.subscription import Handler, Subscription
-from jetway.core.errors import PortError, StartupError, UnavailableError
+from jetway.core.errors import RejectedError, StartupError, UnavailableError
 from jetway.ports import Clock
 
 log = structlog.get_logger()
@@ -179,10 +179,12 @@ class Connection:
             raise UnavailableError("NATS is not connected")
         if client.pending_data_size > _UNSENT_LIMIT:
             raise UnavailableError("NATS does not take what is sent")
+        # The client counts the data alone; the server would count the headers too, and close the connection.
+        size = len(data) + _size_of(headers)
+        if size > client.max_payload:
+            raise RejectedError(f"{size} bytes are more than the NATS server takes in a message")
         try:
             await client.publish(subject, data, reply=reply, headers=headers)
-        except MaxPayloadError as error:
-            raise PortError(f"{len(data)} bytes are more than the NATS server takes in a message") from error
         except (NatsError, OSError) as error:
             raise UnavailableError(f"NATS: {error}") from error
 
@@ -310,6 +312,14 @@ class Connection:
             self._up.set()
         else:
             self._up.clear()
+
+
+def _size_of(headers: dict[str, str] | None) -> int:
+    """Bytes on the wire."""
+    if not headers:
+        return 0
+    lines = (len(name.encode()) + len(value.encode()) + len(": \r\n") for name, value in headers.items())
+    return len("NATS/1.0\r\n\r\n") + sum(lines)
 
 
 def _call(callbacks: Sequence[Callable[[], None]]) -> None:

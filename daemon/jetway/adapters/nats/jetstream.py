@@ -18,7 +18,13 @@ from typing import Any, TypeVar
 from nats.aio.msg import Msg
 
 from jetway.adapters.nats.connection import Connection
-from jetway.core.errors import ConflictError, OutcomeUnknownError, PortError, UnavailableError
+from jetway.core.errors import (
+    ConflictError,
+    OutcomeUnknownError,
+    PortError,
+    RejectedError,
+    UnavailableError,
+)
 
 T = TypeVar("T")
 
@@ -27,6 +33,8 @@ OPERATION = "KV-Operation"
 _STORED_AT = "Nats-Time-Stamp"
 _CONFLICTS = frozenset({10071, 10164})
 """JetStream's error codes for a wrong last sequence."""
+_TOO_LARGE = 10054
+"""JetStream's error code for a message that is larger than the stream takes."""
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 _READ_BACK_SECONDS = 2.0
@@ -173,6 +181,8 @@ def _checked(data: bytes) -> dict[str, Any]:
     description = str(problem.get("description", ""))
     if err_code in _CONFLICTS:
         raise ConflictError(description)
+    if err_code == _TOO_LARGE:
+        raise RejectedError(f"JetStream: {description} ({err_code})")
     if code == 503:
         raise UnavailableError(f"JetStream: {description} ({err_code})")
     raise ApiError(description, code, err_code)
