@@ -18,6 +18,9 @@ from jetway.settings import Settings
 ASYNC = "async"
 HISTORY = 64
 """Revisions that the ledger keeps per record: what the audit trail can be mended from. KV allows no more."""
+CONFIG_HISTORY = 8
+"""Versions that the config bucket keeps per document. With one, a status that another follows at once may be gone
+before the server's view has taken it, and no host is told: `revoked`, and then the deletion."""
 _IDEMPOTENCY_KEPT = timedelta(hours=24)
 _DUPLICATE_WINDOW = timedelta(minutes=2)
 _ATOMIC_SINCE = (2, 12, 0)
@@ -48,7 +51,7 @@ class Layout:
         view = {"persist_mode": ASYNC} if modern and self.replicas == 1 else {}
         return (
             self._bucket(self.names.registry_bucket, HISTORY) | ({"allow_atomic": True} if modern else {}),
-            self._bucket(self.names.config_bucket),
+            self._bucket(self.names.config_bucket, CONFIG_HISTORY),
             self._config_watch() | view,
             self._audit(),
             self._events() | view,

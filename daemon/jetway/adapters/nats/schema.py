@@ -107,7 +107,7 @@ class Schema:
             log.info("a stream was made", action="stream_created", stream=name)
             return
         differing = _differences(found, wanted)
-        stuck = [field for field in differing if field not in _UPDATABLE]
+        stuck = [field for field, change in differing.items() if not self._may_update(name, field, *change)]
         if stuck:
             field = stuck[0]
             old, new = differing[field]
@@ -115,6 +115,12 @@ class Schema:
         if differing:
             await self._request("UPDATE", {**found, **{field: wanted[field] for field in differing}})
             log.info("a stream was updated", action="stream_updated", stream=name, fields=sorted(differing))
+
+    def _may_update(self, name: str, field: str, old: Any, new: Any) -> bool:
+        """Whether nothing is lost by it. The ledger is not to be one that kept less until now."""
+        if field == "max_msgs_per_subject":
+            return name == stream_of(self._layout.names.config_bucket) and bool(0 < old < new)
+        return field in _UPDATABLE
 
     async def _find_stream(self, name: str) -> dict[str, Any] | None:
         try:
