@@ -278,6 +278,7 @@ class Daemon:
             partial(_leader, self._lease) if self._lease else None,
             house.revocations,
             house.documents_aside,
+            lambda: house.index_age.seconds,
         )
         self._tasks.start("database-watch", self._health.database.run())
         levels = LogLevels(self.settings.log.level)

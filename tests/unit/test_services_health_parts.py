@@ -12,7 +12,7 @@ from jetway.core.errors import UnavailableError
 from jetway.core.ids import ServiceKey
 from jetway.ports import ViewState
 from jetway.services.health import Component, Health
-from jetway.services.health_parts import ViewWatch
+from jetway.services.health_parts import INDEX_SECONDS, ViewWatch
 from support.builders import AGENT, FakeClock
 from support.drift import lose_events, reconcile
 from support.house import House, running_house
@@ -158,3 +158,36 @@ async def test_a_run_that_failed_stays_shown(house: House) -> None:
     assert (await component(house)).detail.startswith("the last run did not end: a mistake of the daemon")
     await reconcile(house)
     assert (await component(house)).state == "ok"
+
+
+# --- the index
+
+
+async def index_of(house: House, age: float) -> Component:
+    health = Health(
+        house.index,
+        house.projections,
+        house.database,
+        lambda: Component("ok"),
+        house.clock,
+        ledger=house.ledger,
+        index_age=lambda: age,
+    )
+    report = await health.report()
+    assert report.ready
+    assert report.status == report.components["index"].state
+    return report.components["index"]
+
+
+async def test_an_index_that_does_not_follow_any_more_is_told_after_a_while(house: House) -> None:
+    await house.stall("index")
+    assert await index_of(house, 3600) == Component("ok"), "nothing was written since"
+    before = house.ledger.writes
+    await house.ledger.write(replace(house.record(AGENT), revision=99), house.ledger.entries[AGENT].sequence)
+    assert await index_of(house, INDEX_SECONDS) == Component("ok")
+    found = await index_of(house, INDEX_SECONDS + 1)
+    assert found.state == "degraded"
+    assert found.detail.startswith(f"knows the ledger up to {before} of {before + 1}, ")
+    house.resume_index()
+    await house.settle()
+    assert await index_of(house, 3600) == Component("ok")

@@ -16,6 +16,7 @@ from jetway.services.health_parts import (
     DatabaseWatch,
     State,
     ViewWatch,
+    indexed,
     projected,
     reconciled,
     refused,
@@ -58,6 +59,7 @@ class Health:
         leader: Callable[[], Component] | None = None,
         revocations: Revocations | None = None,
         documents_aside: DocumentsAside | None = None,
+        index_age: Callable[[], float] | None = None,
     ) -> None:
         self._index = index
         self._projections = projections
@@ -72,6 +74,7 @@ class Health:
         self._leader = leader
         self._revocations = revocations
         self._documents_aside = documents_aside
+        self._index_age = index_age
         self.failed_task: str = ""
         """The name of an eternal task that ended, which is an incident."""
 
@@ -81,12 +84,10 @@ class Health:
 
     async def report(self) -> HealthReport:
         """The state of every part, bounded in time."""
-        nats = await self._ask_nats()
+        nats, end = await self._ask_nats()
         components = {
             "nats": nats,
-            "index": Component("ok")
-            if self._index.ready.is_set()
-            else Component("down", "still reading the ledger"),
+            "index": indexed(self._index, end, self._index_age() if self._index_age else 0.0),
             "database": await self.database.look(),
             **await self._ask_projections(nats.state),
         }
@@ -113,19 +114,18 @@ class Health:
         degraded = any(component.state != "ok" for component in components.values())
         return HealthReport(True, "degraded" if degraded else "ok", components)
 
-    async def _ask_nats(self) -> Component:
-        """A link that stands is not enough: the ledger must answer."""
+    async def _ask_nats(self) -> tuple[Component, int]:
+        """A link that stands is not enough: the ledger must answer. Its end, 0 where that is not known."""
         nats = self._nats()
         if nats.state == "down" or self._ledger is None:
-            return nats
+            return nats, 0
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self._ledger.last_sequence()
+                return nats, await self._ledger.last_sequence()
         except TimeoutError:
-            return Component("down", "connected, but the ledger does not answer: writes are refused")
+            return Component("down", "connected, but the ledger does not answer: writes are refused"), 0
         except PortError as error:
-            return Component("down", f"connected, but the ledger cannot be reached: {error}")
-        return nats
+            return Component("down", f"connected, but the ledger cannot be reached: {error}"), 0
 
     async def _ask_projections(self, nats: State) -> dict[str, Component]:
         projectors = self._projections.all

@@ -11,6 +11,7 @@ from jetway.core.errors import PortError
 from jetway.core.times import rfc3339
 from jetway.ports import Clock, RegistryDatabase, Views, ViewState
 from jetway.services.documents_aside import DocumentsAside
+from jetway.services.index import Index
 from jetway.services.project import Projector
 from jetway.services.reconcile import Reconciler
 from jetway.services.set_aside import SetAside
@@ -24,6 +25,8 @@ LAG_SECONDS = 30.0
 that is away or too slow, not for its turn."""
 _STANDSTILL_SECONDS = 30.0
 """A stream that was made anew takes up its source after some 20 s."""
+INDEX_SECONDS = 60.0
+"""Several times what there is between two proofs that the index knows all."""
 _NAMED = 3
 _ASK_SECONDS = 1.0
 _ANSWER_HOLDS_SECONDS = _ASK_SECONDS + 2 * ANSWER_SECONDS
@@ -83,6 +86,18 @@ async def projected(projector: Projector[Any], clock: Clock) -> Component:
         return Component("degraded", f"{waiting}; failing since {seconds} s: {projector.last_error}")
     if backlog.records > LAG_WORTH_MENTIONING or backlog.seconds > LAG_SECONDS:
         return Component("degraded", waiting)
+    return Component("ok")
+
+
+def indexed(index: Index, end: int, age: float) -> Component:
+    """Whether the index knows the ledger up to `end`; `age`: seconds since it was last proven to know all."""
+    if not index.ready.is_set():
+        return Component("down", "still reading the ledger")
+    if index.progress.position < end and age > INDEX_SECONDS:
+        behind = f"knows the ledger up to {index.progress.position} of {end}"
+        return Component(
+            "degraded", f"{behind}, and has not caught up for {age:.0f} s: lists and counts are old"
+        )
     return Component("ok")
 
 
