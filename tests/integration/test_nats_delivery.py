@@ -499,3 +499,36 @@ def test_a_domain_adds_two_tokens_to_where_to_acknowledge() -> None:
         7,
         3,
     )
+
+
+async def test_what_cannot_be_passed_over_now_loses_nothing_that_came_with_it(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The link is lost when a value that is no record is to be acknowledged."""
+    monkeypatch.setattr(schema, "_ACK_WAIT_SECONDS", 1)
+    first = await gateway.ledger.write(revised(1, "a1"), 0)
+    await gateway.jetstream.publish("$KV.registry.nonsense", b"{}")
+    last = await gateway.ledger.write(revised(1, "a2"), 0)
+    feed = RecordFeed(gateway.jetstream, gateway.names, "rows")
+    publish, failed = gateway.connection.publish, 0
+
+    async def fail_once(subject: str, data: bytes = b"", **options: Any) -> None:
+        nonlocal failed
+        if data == b"+ACK" and not failed:
+            failed += 1
+            raise UnavailableError("NATS is not connected")
+        await publish(subject, data, **options)
+
+    monkeypatch.setattr(gateway.connection, "publish", fail_once)
+    seen: list[int] = []
+    try:
+        async with asyncio.timeout(30):
+            while last not in seen:
+                seen += [item.position for item in await feed.fetch(10, 5.0)]
+            await feed.acknowledge(last)
+            while await feed.lag():
+                await feed.fetch(10, 0.2)
+    finally:
+        await feed.close()
+    assert seen == [first, last]
+    assert failed == 1

@@ -65,7 +65,7 @@ class NatsFeed(Generic[T]):
                 await asyncio.sleep(0)
             value = self._decode(message)
             if value is None:
-                await self._acknowledge(message.sequence)
+                await self._pass_over(message.sequence)
             else:
                 items.append(FeedItem(value, message.sequence))
                 self._handed_out.add(message.sequence)
@@ -108,6 +108,13 @@ class NatsFeed(Generic[T]):
             await self._js.connection.publish(reply, b"+ACK")
         self._replies.pop(sequence, None)
         self._handed_out.discard(sequence)
+
+    async def _pass_over(self, sequence: int) -> None:
+        """What is no item. Where the link is lost it comes again; what was fetched with it is not lost."""
+        try:
+            await self._acknowledge(sequence)
+        except PortError:
+            self._replies.pop(sequence, None)
 
     async def _attach(self) -> str:
         await self._consumers.ensure(self._stream, self._durable)
