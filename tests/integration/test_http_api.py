@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
-from jetway.core.errors import OutcomeUnknownError, UnavailableError
+from jetway.core.errors import (
+    OutcomeUnknownError,
+    PortError,
+    RejectedError,
+    UnavailableError,
+)
 from jetway.services.health import Component
 from support.http_world import World, http_world
 
@@ -405,3 +410,19 @@ async def test_metrics_count_by_route_template(world: World) -> None:
     assert 'route="/api/admin/services/{plural}/{service_id}",status="200"} 1.0' in text
     assert 'route="unmatched",status="404"} 1.0' in text
     assert "somebody" not in text
+
+
+async def test_a_dependency_that_refuses_is_no_mistake_of_the_daemon(world: World) -> None:
+    """The log has its words, the caller has none of them."""
+    body = {"component_type": "poller", "label": "Site A"}
+    described = (await world.call("GET", "/openapi.json")).json["paths"][PACKAGES]["post"]["responses"]
+    for error, status, code in (
+        (PortError("JetStream: secret (10077)"), 503, "dependency_failed"),
+        (RejectedError("secret"), 422, "not_storable"),
+    ):
+        world.ledger.next_error = error
+        answer = await world.call("POST", PACKAGES, body)
+        assert (answer.status, answer.json["code"]) == (status, code)
+        assert b"secret" not in answer.body
+        assert str(status) in described
+    assert (await world.call("POST", PACKAGES, body)).status == 201

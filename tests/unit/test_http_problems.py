@@ -6,7 +6,16 @@ import pytest
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from jetway.core.errors import Code, ConflictError, OutcomeUnknownError, UnavailableError, refuse
+from jetway.adapters.nats.jetstream import ApiError
+from jetway.core.errors import (
+    Code,
+    ConflictError,
+    OutcomeUnknownError,
+    PortError,
+    RejectedError,
+    UnavailableError,
+    refuse,
+)
 from jetway.entry.http import problems
 
 CONTRACT = {
@@ -61,8 +70,23 @@ def test_an_unknown_outcome_says_so_and_how_to_retry() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("secret cause"), ConflictError("secret cause"), KeyError("x")]
+    ("error", "status", "code"),
+    [
+        (ConflictError("secret cause"), 503, "changes_too_fast"),
+        (PortError("secret cause"), 503, "dependency_failed"),
+        (ApiError("secret cause", 400, 10077), 503, "dependency_failed"),
+        (RejectedError("secret cause"), 422, "not_storable"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
 )
+def test_what_a_dependency_did_is_no_mistake_of_the_daemon(error: Exception, status: int, code: str) -> None:
+    problem = problems.of_error(error)
+    assert (problem.status, problem.code) == (status, code)
+    assert "secret" not in problem.detail
+    assert ("Retry-After" in problem.headers) == (status == 503)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("secret cause"), KeyError("x")])
 def test_anything_else_is_a_500_that_tells_nothing(error: Exception) -> None:
     problem = problems.of_error(error)
     assert problem.status == 500

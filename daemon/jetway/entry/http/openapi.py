@@ -35,10 +35,14 @@ _SAYS = {
     412: "It has changed since the version that `If-Match` names.",
     413: "The body is too large.",
     415: "The body is not application/json.",
-    422: "Fields or parameters are wrong; `errors` lists all of them.",
+    422: "Fields or parameters are wrong; `errors` lists all of them. Code `not_storable`: it cannot be stored.",
     429: "Too many failed calls.",
     500: "A mistake of the daemon.",
-    503: "A dependency is away, or too much is going on; `code` tells whether anything was changed.",
+    503: (
+        "A dependency is away or failed, or too much is going on. `code` tells whether anything was changed: "
+        "`unavailable` and `changes_too_fast` say that nothing was, `outcome_unknown` and `dependency_failed` "
+        "that it is not known."
+    ),
 }
 _EXTRA_HEADERS: dict[int, dict[str, str]] = {
     401: {"WWW-Authenticate": "How to authenticate."},

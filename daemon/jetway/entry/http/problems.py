@@ -13,7 +13,15 @@ from typing import Any, Literal
 from aiohttp import web
 from pydantic import BaseModel, Field, ValidationError
 
-from jetway.core.errors import Code, OutcomeUnknownError, RefusedError, UnavailableError
+from jetway.core.errors import (
+    Code,
+    ConflictError,
+    OutcomeUnknownError,
+    PortError,
+    RefusedError,
+    RejectedError,
+    UnavailableError,
+)
 from jetway.core.ids import ID_PATTERN
 
 CONTENT_TYPE = "application/problem+json"
@@ -128,6 +136,8 @@ def of_error(error: Exception) -> ProblemError:
         return _of_refusal(error)
     if isinstance(error, UnavailableError):
         return _of_unavailable(error)
+    if isinstance(error, PortError):
+        return _of_failure(error)
     detail = "the daemon made a mistake; its log has the details under this request id"
     return ProblemError(500, "internal", detail)
 
@@ -150,6 +160,25 @@ def _of_unavailable(error: UnavailableError) -> ProblemError:
         return ProblemError(503, "outcome_unknown", detail, headers=headers)
     detail = "a dependency is away, nothing was changed: try again shortly; /readyz tells which one"
     return ProblemError(503, "unavailable", detail, headers=headers)
+
+
+def _of_failure(error: PortError) -> ProblemError:
+    """Something outside did otherwise than asked, and that is no mistake of the daemon's."""
+    if isinstance(error, RejectedError):
+        detail = (
+            "this cannot be stored: it is larger than a dependency takes, or refused for what it contains; "
+            "nothing was changed"
+        )
+        return ProblemError(422, "not_storable", detail)
+    headers = {"Retry-After": str(RETRY_SECONDS)}
+    if isinstance(error, ConflictError):
+        detail = "others change the same thing all the time, nothing was changed: try again"
+        return ProblemError(503, "changes_too_fast", detail, headers=headers)
+    detail = (
+        "a dependency did not do as it was asked; whether anything was changed is unknown: look before it is "
+        "repeated. The daemon's log has the details under this request id"
+    )
+    return ProblemError(503, "dependency_failed", detail, headers=headers)
 
 
 def of_http_exception(error: web.HTTPException) -> ProblemError:

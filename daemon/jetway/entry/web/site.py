@@ -197,6 +197,9 @@ class Site:
             problem = problems.of_error(error)
         if problem.status == 500:
             log.exception("a page failed by a mistake of ours", action="page_failed", route=route_of(request))
+        elif problem.status == 503:
+            route = route_of(request)
+            log.warning("a page met an outage", action="page_unavailable", route=route, error=str(error))
         values = {
             "problem": problem,
             "request_id": request[REQUEST_ID],
