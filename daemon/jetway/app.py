@@ -279,6 +279,7 @@ class Daemon:
             house.revocations,
             house.documents_aside,
             lambda: house.index_age.seconds,
+            house.recorder.writes,
         )
         self._tasks.start("database-watch", self._health.database.run())
         levels = LogLevels(self.settings.log.level)

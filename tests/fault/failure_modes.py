@@ -48,8 +48,9 @@ commits with `synchronous = FULL`; that both and the disk keep the promise has n
 for a disk that returns wrong bytes, for a machine that is suspended, and for a cluster of NATS servers.
 
 **An external nats-server without room.** Version 2.15 writes nothing more after such a failure until it is started
-again, as the embedded one shows; the daemon can start only its own. `/readyz` need not tell: the link stands and
-the ledger can be read, while creations are answered 503 or `queued`.
+again, as the embedded one shows; the daemon can start only its own. The link stands and the ledger can be read, so
+`/readyz` tells only once somebody tried: after creations that were answered 503 it says `degraded`, until one is
+taken or none was tried for a minute.
 
 A database that is made read-only *while* it is open stays writable for the process that has it open, so there is
 nothing to see before the next start.

@@ -14,8 +14,15 @@ from structlog.testing import capture_logs
 
 from jetway.adapters.clock import SystemClock
 from jetway.adapters.nats.connection import Connection, ConnectionOptions
-from jetway.core.errors import OutcomeUnknownError, PortError, RejectedError, StartupError, UnavailableError
-from support.nats_server import NatsServer, connect_to
+from jetway.core.errors import (
+    ExhaustedError,
+    OutcomeUnknownError,
+    PortError,
+    RejectedError,
+    StartupError,
+    UnavailableError,
+)
+from support.nats_server import Gateway, NatsServer, connect_to
 
 
 @pytest.fixture
@@ -304,3 +311,15 @@ async def test_headers_count_among_what_is_too_large(connection: Connection) -> 
     with pytest.raises(UnavailableError, match="nobody"):
         await connection.request("nobody.listens")
     assert (connection.connected, connection.reconnects) == (True, 0)
+
+
+async def test_a_stream_without_room_is_told_from_one_that_refuses(gateway: Gateway) -> None:
+    config = {"name": "SMALL", "subjects": ["small"], "max_bytes": 2000, "discard": "new"}
+    await gateway.jetstream.call("STREAM.CREATE.SMALL", config)
+    with pytest.raises(ExhaustedError, match="maximum bytes exceeded"):
+        for _ in range(3):
+            await gateway.jetstream.publish("small", b"x" * 900)
+    config = {"name": "NARROW", "subjects": ["narrow"], "max_msg_size": 100}
+    await gateway.jetstream.call("STREAM.CREATE.NARROW", config)
+    with pytest.raises(RejectedError, match="10054"):
+        await gateway.jetstream.publish("narrow", b"x" * 900)

@@ -28,6 +28,7 @@ from jetway.services.project import Projections
 from jetway.services.reconcile import Reconciler
 from jetway.services.revocations import Revocations
 from jetway.services.set_aside import SetAside
+from jetway.services.write_watch import WriteWatch
 
 __all__ = ["Component", "Health", "HealthReport", "State"]
 
@@ -60,6 +61,7 @@ class Health:
         revocations: Revocations | None = None,
         documents_aside: DocumentsAside | None = None,
         index_age: Callable[[], float] | None = None,
+        writes: WriteWatch | None = None,
     ) -> None:
         self._index = index
         self._projections = projections
@@ -75,6 +77,7 @@ class Health:
         self._revocations = revocations
         self._documents_aside = documents_aside
         self._index_age = index_age
+        self._writes = writes
         self.failed_task: str = ""
         """The name of an eternal task that ended, which is an incident."""
 
@@ -95,6 +98,8 @@ class Health:
             components["rows_set_aside"] = refused(self._set_aside)
         if self._documents_aside is not None and len(self._documents_aside):
             components["documents_set_aside"] = unwritten(self._documents_aside)
+        if self._writes is not None and (trouble := self._writes.trouble()):
+            components["writes"] = Component("degraded", trouble)
         if self._leader is not None:
             components["leader"] = self._leader()
         if self._views is not None:

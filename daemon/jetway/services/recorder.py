@@ -24,6 +24,7 @@ from jetway.core.record import Cascade, ServiceRecord, encode_record
 from jetway.ports import Clock, Entry, Identifiers, Ledger
 from jetway.services.caller import Caller
 from jetway.services.index import Index
+from jetway.services.write_watch import WriteWatch
 
 Check = Callable[[ServiceRecord], object]
 Make = Callable[[ServiceRecord | None], Command]
@@ -58,6 +59,7 @@ class Recorder:
         self.index = index
         self.clock = clock
         self.identifiers = identifiers
+        self.writes = WriteWatch(clock)
 
     async def read(self, key: ServiceKey) -> ServiceRecord | None:
         """The record as the ledger has it now; the index learns of it as well."""
@@ -152,7 +154,8 @@ class Recorder:
 
     async def _write(self, entry: Entry, record: ServiceRecord) -> Applied:
         chained = replace(record, previous_sha256=entry.digest.hex())
-        sequence = await self.ledger.write(chained, entry.sequence)
+        with self.writes.watching():
+            sequence = await self.ledger.write(chained, entry.sequence)
         self.index.apply(chained, sequence, digest_of(encode_record(chained)))
         return Applied(entry.record, chained, sequence)
 

@@ -20,6 +20,7 @@ from nats.aio.msg import Msg
 from jetway.adapters.nats.connection import Connection
 from jetway.core.errors import (
     ConflictError,
+    ExhaustedError,
     OutcomeUnknownError,
     PortError,
     RejectedError,
@@ -35,6 +36,8 @@ _CONFLICTS = frozenset({10071, 10164})
 """JetStream's error codes for a wrong last sequence."""
 _TOO_LARGE = 10054
 """JetStream's error code for a message that is larger than the stream takes."""
+_NO_ROOM = frozenset({10002, 10023, 10028, 10047, 10077})
+"""JetStream's error codes for limits of the account or the server that are reached, and a store that fails."""
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 _READ_BACK_SECONDS = 2.0
@@ -183,6 +186,8 @@ def _checked(data: bytes) -> dict[str, Any]:
         raise ConflictError(description)
     if err_code == _TOO_LARGE:
         raise RejectedError(f"JetStream: {description} ({err_code})")
+    if err_code in _NO_ROOM:
+        raise ExhaustedError(f"JetStream: {description} ({err_code})")
     if code == 503:
         raise UnavailableError(f"JetStream: {description} ({err_code})")
     raise ApiError(description, code, err_code)
