@@ -594,7 +594,7 @@ class LedgerImage(Protocol):
         ...
 
     async def settle_trail(self, seconds: float = 30.0) -> int:
-        """Wait until the trail has what the ledger holds now; how many changes it lacks after `seconds`."""
+        """Wait until the trail has what was written for it until now; how many entries it lacks after `seconds`."""
         ...
 
 

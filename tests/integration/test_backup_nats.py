@@ -16,12 +16,14 @@ from jetway.adapters.nats.layout import Layout
 from jetway.adapters.nats.loader import NatsLoader
 from jetway.adapters.nats.meta import LedgerMeta, MetaStore
 from jetway.adapters.nats.names import Names, stream_of
+from jetway.adapters.nats.stores import NatsAuditLog
 from jetway.adapters.nats.views import NatsViews
 from jetway.core.backup import REGISTRY, SECTIONS, Line
 from jetway.core.errors import ConflictError, StartupError
 from jetway.core.ids import ServiceType
 from jetway.core.record import encode_record
 from support.builders import record
+from support.database_rows import event
 from support.nats_server import Gateway, NatsServer, connect_to, gateway, gateway_on, nats_server
 
 __all__ = ["gateway", "nats_server"]
@@ -167,3 +169,22 @@ async def test_a_daemon_that_comes_in_between_is_not_overrun(nats_server: NatsSe
             await loader.complete(META)
     finally:
         await connection.close()
+
+
+async def test_entries_outside_the_ledger_that_the_trail_has_not_taken_are_counted(gateway: Gateway) -> None:
+    """A purge, a token, a refused redemption: they come by a stream of their own."""
+    image = NatsImage(gateway.jetstream, gateway.names)
+    await gateway.ledger.write(record(ServiceType.AGENT, revision=1), 0)
+    assert await image.settle_trail() == 0
+    events = dict((await gateway.jetstream.call("STREAM.INFO.REGISTRY_EVENTS"))["config"])
+    sources = events["sources"]
+    ledger = [source for source in sources if source["name"] == "KV_registry"]
+    await gateway.jetstream.call("STREAM.UPDATE.REGISTRY_EVENTS", {**events, "sources": ledger})
+    audit = NatsAuditLog(gateway.jetstream, gateway.names)
+    for number in range(3):
+        await audit.append(event(event_id=f"e{number}", service_id="", revision=0))
+    assert await image.settle_trail(0.2) == 3
+    await gateway.jetstream.call("STREAM.UPDATE.REGISTRY_EVENTS", {**events, "sources": sources})
+    assert await image.settle_trail() == 0
+    subjects = [line.key for line in await trail_of(image)]
+    assert sum("gateway" in subject for subject in subjects) == 3

@@ -16,7 +16,7 @@ from jetway.adapters.nats.names import EVENTS_PREFIX, LEDGER_KEY, RESTORE_KEY, N
 from jetway.adapters.nats.pull import Delivered
 from jetway.adapters.nats.tail import Stretch, Tail
 from jetway.adapters.nats.views import NatsViews
-from jetway.core.backup import REGISTRY, SECTIONS, Line
+from jetway.core.backup import SECTIONS, Line
 from jetway.core.errors import UnavailableError
 
 _SILENT_SECONDS = 30.0
@@ -71,15 +71,19 @@ class NatsImage:
                     return
 
     async def settle_trail(self, seconds: float = _TRAIL_SECONDS) -> int:
-        """Wait until the trail has what the ledger holds now; how many changes it lacks after `seconds`."""
-        wanted = await self._last_sequence(stream_of(self._buckets[REGISTRY]))
+        """Wait until the trail has what the ledger and the log of other events hold now.
+
+        How many entries it lacks after `seconds`.
+        """
         views = NatsViews(self._js, self._names)
+        wanted = await views.wanted("events")
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while True:
-            taken = (await views.state())["events"].taken
-            if taken >= wanted or loop.time() >= deadline:
-                return max(0, wanted - taken)
+            taken = await views.taken("events")
+            lacking = sum(max(0, end - done) for end, done in zip(wanted, taken, strict=True))
+            if not lacking or loop.time() >= deadline:
+                return lacking
             await asyncio.sleep(_POLL_SECONDS)
 
     async def _read(self, stream: str, subjects: str, *, whole: bool) -> AsyncGenerator[Stretch, None]:

@@ -52,12 +52,22 @@ class NatsViews:
         states = await asyncio.gather(*(self._state(*view) for view in self._views.values()))
         return dict(zip(self._views, states, strict=True))
 
+    async def wanted(self, name: str) -> Sequence[int]:
+        """Of each source of a view, the sequence of the newest message that the view is to take from there."""
+        return [(await self._end(source))[0] for source in self._views[name][1]]
+
+    async def taken(self, name: str) -> Sequence[int]:
+        """Of each source of a view, the sequence up to which the view holds what it takes from there."""
+        return (await self._taken(*self._views[name]))[0]
+
+    async def _taken(self, view: str, sources: Sequence[_Source]) -> tuple[Sequence[int], _Stored]:
+        stored = _Stored(self._js, view, await self._js.call(f"STREAM.INFO.{view}"))
+        newest = await stored.read(">")
+        return [await stored.taken(source, newest) for source in sources], stored
+
     async def _state(self, view: str, sources: Sequence[_Source]) -> ViewState:
         # The view is asked first: what it takes between the two questions must not look like being ahead.
-        info = await self._js.call(f"STREAM.INFO.{view}")
-        stored = _Stored(self._js, view, info)
-        newest = await stored.read(">")
-        taken = [await stored.taken(source, newest) for source in sources]
+        taken, stored = await self._taken(view, sources)
         ends = [await self._end(source) for source in sources]
         return ViewState(
             behind=sum(max(0, wanted - done) for done, (wanted, _) in zip(taken, ends, strict=True)),
