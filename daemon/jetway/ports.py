@@ -594,7 +594,7 @@ class LedgerImage(Protocol):
         ...
 
     async def settle_trail(self, seconds: float = 30.0) -> int:
-        """Wait until the trail has what was written for it until now; how many entries it lacks after `seconds`."""
+        """Wait until the trail has what is written for it by now; how many entries it lacks after `seconds`."""
         ...
 
 
