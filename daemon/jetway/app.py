@@ -73,6 +73,7 @@ from jetway.services.index import follow_ledger
 from jetway.services.keeping import PresenceKeeper
 from jetway.services.redeem import EdgeSettings
 from jetway.services.templates import shipped_templates
+from jetway.services.watch import RECALLED, RECENT_CHANGES
 from jetway.settings import Settings, split_address
 from jetway.tasks import EternalTasks, Releases
 
@@ -192,6 +193,7 @@ class Daemon:
         file = PresenceFile(self.settings.state_dir / SNAPSHOT_FILE, meta.ledger_id, meta.epoch)
         keeper = PresenceKeeper(house.presence, house.index, house.changes, file)
         await keeper.restore()
+        house.watch.recall(house.changes.turned_since(clock.now() - RECALLED, RECENT_CHANGES))
         # Kept in the end as well: after the last heartbeat, as what is built later is taken down before.
         self._releases.add("presence snapshot", keeper.save)
         self._tasks.start("presence-snapshot", keeper.run())

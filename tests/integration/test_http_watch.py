@@ -66,7 +66,10 @@ async def listening(world: World, *, query: str = "", **headers: str) -> AsyncIt
     }
     async with world.session.get(world.server.url + WATCH + query, headers=headers) as response:
         assert (response.status, response.content_type) == (200, "text/event-stream")
-        yield Events(response)
+        events = Events(response)
+        if "Last-Event-ID" not in headers:
+            assert (await events.next())[0] == "position", "where it begins"
+        yield events
 
 
 async def register(world: World, name: str) -> None:
@@ -163,3 +166,31 @@ async def test_no_more_than_so_many_watch(world: World, monkeypatch: pytest.Monk
     monkeypatch.setattr(watching, "MOST_WATCHERS", 1)
     async with listening(world):
         assert (await world.call("GET", WATCH, role="viewer")).status == 429
+
+
+async def test_who_was_cut_off_before_any_change_has_a_position_to_go_on_from(world: World) -> None:
+    headers = {"Authorization": f"Bearer {world.tokens['viewer']}"}
+    async with world.session.get(world.server.url + WATCH, headers=headers) as response:
+        name, position, _ = await Events(response).next()
+    assert (name, position) == ("position", "1-0-0-0")
+    await register(world, "p1")
+    async with listening(world, Last_Event_ID=position) as events:
+        told, _ = await events.until_position()
+        assert [service["service_id"] for _, service in told] == ["p1"]
+
+
+async def test_a_service_that_turned_while_the_client_was_away_is_told(world: World) -> None:
+    """What nothing is written of: that it is not heard any more."""
+    await register(world, "p1")
+    async with listening(world, Last_Event_ID="1-0") as events:
+        _, position = await events.until_position()
+    world.doors.watch.tell(POLLER)
+    async with listening(world, Last_Event_ID=position) as events:
+        told, later = await events.until_position()
+        assert [service["service_id"] for _, service in told] == ["p1"]
+    async with listening(world, Last_Event_ID=later) as events:
+        assert (await events.until_position())[0] == [], "once"
+    elsewhere = later.replace("-0-", "-other-")
+    async with listening(world, Last_Event_ID=elsewhere) as events:
+        told, _ = await events.until_position()
+        assert [service["service_id"] for _, service in told] == ["p1"], "another daemon's count says nothing"

@@ -57,6 +57,15 @@ class ChangeBook:
             return self.complete_since
         return max(self.complete_since, unpack(packed[:TURN_BYTES])[0].at)
 
+    def turned_since(self, moment: datetime, limit: int) -> list[ServiceKey]:
+        """Those whose verdict turned since then, at most the last `limit` of them, who turned last at the end."""
+        found: list[ServiceKey] = []
+        for key, packed in reversed(self._changes.items()):
+            if len(found) >= limit or seconds(packed[-TURN_BYTES:])[0] < moment.timestamp():
+                break
+            found.append(key)
+        return found[::-1]
+
     # --- over a restart
 
     def packed(self, key: ServiceKey) -> bytes:

@@ -244,7 +244,7 @@ class House:
             _kept(settings),
             settings.lifecycle.known_pollers,
         )
-        self.watch = Watch(self.index)
+        self.watch = Watch(self.index, run=f"{clock.now().timestamp() * 1000:.0f}")
         self.alerts = Alerts(
             _targets(settings, outside.alert_senders),
             self.index,

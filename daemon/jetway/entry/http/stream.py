@@ -20,7 +20,8 @@ KEEP_ALIVE_SECONDS = 15.0
 COALESCE_SECONDS = 0.25
 """At most so often a client is told: what changes many times in between is told once."""
 _AT_ONCE = 100
-_ID = re.compile(r"(\d{1,20})-(\d{1,20})\Z", re.ASCII)
+_ID = re.compile(r"(\d{1,20})-(\d{1,20})(?:-(\w{1,20})-(\d{1,20}))?\Z", re.ASCII)
+"""Epoch and position, and, for the daemon whose they are, its run and its count of turns."""
 _HEADERS = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _UNKNOWN_POSITION = -1
 
@@ -45,13 +46,15 @@ class ServiceStream:
 
         Raises RefusedError where too many watch.
         """
-        with self._watch.watching(self._position(last_event_id)) as watcher:
+        with self._watch.watching(*self._position(last_event_id)) as watcher:
             response = web.StreamResponse(headers=_HEADERS)
             await response.prepare(request)
             if request.method == "HEAD":
                 return response
             with contextlib.suppress(ConnectionError):
                 await response.write(b"retry: 2000\n\n")
+                # At once, be it the position alone: who is cut off before the first change goes on from there.
+                await self._send(response, watcher.take(), kinds)
                 while True:
                     batch = await watcher.next(KEEP_ALIVE_SECONDS)
                     if watcher.closed or not welcome():
@@ -60,12 +63,14 @@ class ServiceStream:
                     await asyncio.sleep(COALESCE_SECONDS if batch else 0)
         return response
 
-    def _position(self, last_event_id: str | None) -> int | None:
+    def _position(self, last_event_id: str | None) -> tuple[int | None, int | None]:
         """Where the client was; nowhere that is known here, if that was in another epoch."""
         if last_event_id is None:
-            return None
+            return None, None
         found = _ID.match(last_event_id)
-        return int(found[2]) if found and int(found[1]) == self._epoch() else _UNKNOWN_POSITION
+        if not found or int(found[1]) != self._epoch():
+            return _UNKNOWN_POSITION, None
+        return int(found[2]), int(found[4]) if found[3] == self._watch.run else None
 
     async def _send(
         self, response: web.StreamResponse, batch: Batch | None, kinds: Collection[ServiceType]
@@ -80,8 +85,8 @@ class ServiceStream:
             await response.write(b"".join(self._events(wanted[start : start + _AT_ONCE])))
             await asyncio.sleep(0)
         # The id last: a client that lost the line in the middle goes on from before all of this.
-        position = f"id: {self._epoch()}-{batch.position}\nevent: position\ndata: {{}}\n\n"
-        await response.write(position.encode())
+        number = f"{self._epoch()}-{batch.position}-{self._watch.run}-{batch.turn}"
+        await response.write(f"id: {number}\nevent: position\ndata: {{}}\n\n".encode())
 
     def _events(self, keys: Sequence[ServiceKey]) -> Iterable[bytes]:
         for key in keys:

@@ -14,7 +14,7 @@ from jetway.entry.http.doors import Doors
 from jetway.entry.http.stream import ServiceStream
 
 LastEventId = Annotated[
-    Annotated[str, StringConstraints(max_length=64)] | None,
+    Annotated[str, StringConstraints(max_length=100)] | None,
     Header("Last-Event-ID", "Where the client was: it goes on from there."),
 ]
 
@@ -41,7 +41,8 @@ class WatchRoutes:
         """Server-sent events: every change, for as long as the token is good.
 
         `service`: a service as it is now; what changes many times in a moment is told once. `gone`: it was purged.
-        `reset`: too much was missed, read everything again. `position`: all of the above is told up to its id.
+        `reset`: too much was missed, read everything again. `position`: all of the above is told up to its id; one
+        comes at once, so that there is an id to go on from.
         """
         text = bearer_text(call.request)
         return await self._stream.answer(
