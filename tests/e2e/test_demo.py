@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,3 +87,43 @@ def test_ctrl_c_leaves_nothing_behind(
             process.kill()
             process.wait()
     assert "Traceback" not in output.read_text()
+
+
+def test_it_says_where_the_dashboard_is_and_how_to_sign_in(scratch: Path, tmp_path: Path) -> None:
+    """The token itself is not shown: its file is there for as long as the demo runs."""
+    output = tmp_path / "output"
+    with output.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "jetway", "demo"],
+            env=environment(TMPDIR=str(scratch)),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+
+    def told(words: str) -> str:
+        return next(
+            line.partition(words)[2] for line in output.read_text().splitlines() if line.startswith(words)
+        )
+
+    def reached() -> None:
+        assert process.poll() is None, output.read_text()
+        assert "the API is at" in output.read_text()
+
+    try:
+        eventually(reached, 60)
+        address = told("the dashboard is at ")
+        token = Path(told("sign in there with the API token in ")).read_text().strip()
+        with urllib.request.urlopen(address, timeout=20) as page:  # noqa: S310 - the demo's own address
+            assert b"<html" in page.read()
+        request = urllib.request.Request(  # noqa: S310
+            address.removesuffix("/ui/") + "/api/admin/services/tree",
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
+            assert answer.status == 200
+        assert token not in output.read_text()
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)

@@ -116,6 +116,8 @@ def _play(stage: Stage, view: Any, port: int) -> None:
     began = time.monotonic()
     view.say("starting the daemon with its NATS server")
     stage.client = client = _start_daemon(stage, port)
+    view.say(f"the dashboard is at {client.endpoint.url}/ui/")
+    view.say(f"sign in there with the API token in {stage.folder / 'state' / 'admin.token'}")
     view.say(f"the API is at {client.endpoint.url}, its description at {client.endpoint.url}/docs")
     for service in _SERVICES:
         _onboard(stage, client, service, view)

@@ -46,7 +46,8 @@ class View:
         if self._live:
             self._live.update(self._render())
         else:
-            self._console.print(styled(step))
+            # Not wrapped: an address or a path is there to be copied.
+            self._console.print(styled(step), soft_wrap=True)
 
     def show(self, tree: dict[str, Any], events: dict[str, Any] | None = None) -> None:
         """What the API answers now."""
