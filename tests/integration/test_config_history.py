@@ -16,7 +16,7 @@ from jetway.adapters.nats.names import Names
 from jetway.adapters.nats.schema import Schema
 from jetway.core.errors import StartupError
 from jetway.ports import StoredDocument
-from support.nats_server import NatsServer, connect_to
+from support.nats_server import Gateway, NatsServer, connect_to
 
 LAYOUT = Layout(Names(), 1, timedelta(days=90))
 SECONDS = 60
@@ -86,3 +86,11 @@ async def test_a_view_that_was_slow_tells_of_a_status_that_a_deletion_followed(
     assert told == [b"pending", b"active", b"revoked", b""]
     await client.close()
     await connection.close()
+
+
+async def test_documents_do_not_end_by_themselves(gateway: Gateway) -> None:
+    """Nothing but a deletion takes one away: not its age, nor how many others there are."""
+    for stream in ("KV_config", "KV_config_watch", "KV_registry"):
+        config = (await gateway.jetstream.call(f"STREAM.INFO.{stream}"))["config"]
+        assert config["max_age"] == 0
+        assert (config["max_msgs"], config["max_bytes"]) == (-1, -1)
