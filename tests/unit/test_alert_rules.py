@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from jetway.core.heartbeat import EMPTY
+from jetway.core.ids import ServiceKey
+from jetway.core.record import ServiceStatus
 from jetway.entry.http.middleware import HttpMetrics
 from jetway.entry.http.tls import Tls
 from jetway.ports import ServerCertificate
 from jetway.services.metrics import Metrics
 from jetway.services.set_aside import KINDS, SetAside
 from support import REPOSITORY, require_program
+from support.builders import record
 from support.house import House
 
 RULES = REPOSITORY / "config" / "prometheus" / "jetway-alerts.yml"
@@ -96,7 +103,6 @@ def fires(tmp_path: Path, alert: str, series: dict[str, str], after: str, *, tim
 
 
 LAG = 'jetway_projection_lag_seconds{instance="gw", projection="%s"}'
-LIVE = 'service_registry_liveness{instance="gw", type="agent", liveness="%s"}'
 HTTPS = 'jetway_http_certificate_expires_seconds{instance="gw"}'
 SET_ASIDE = 'service_registry_rows_set_aside{instance="gw", kind="%s"}'
 
@@ -140,9 +146,6 @@ SET_ASIDE = 'service_registry_rows_set_aside{instance="gw", kind="%s"}'
             "40m",
             1,
         ),
-        ("JetwayOfflineSurge", {LIVE % "offline": "0x10 30x30", LIVE % "online": "300x10 270x30"}, "20m", 1),
-        ("JetwayOfflineSurge", {LIVE % "offline": "30x40", LIVE % "online": "270x40"}, "30m", 0),
-        ("JetwayOfflineSurge", {LIVE % "offline": "0x10 3x30", LIVE % "online": "300x10 297x30"}, "20m", 0),
         (
             "JetwayCredentialsExpire",
             {'service_registry_credentials_expiring{instance="gw", type="agent", what="nats"}': "1x90"},
@@ -172,3 +175,108 @@ def test_what_is_set_aside_is_counted_from_the_start_on() -> None:
     SetAside(metrics)
     for kind in KINDS:
         assert metrics.registry.get_sample_value("service_registry_rows_set_aside", {"kind": kind}) == 0
+
+
+class Scraped:
+    """A daemon of 300 agents that Prometheus scrapes once a minute: of a series it has what the daemon tells."""
+
+    def __init__(self) -> None:
+        self.house = House()
+        self.house.presence.listening()
+        self.minutes = 0
+        self.silent: set[ServiceKey] = set()
+        self.values: dict[str, list[str]] = {}
+        plain = record(status=ServiceStatus.ACTIVE)
+        for number in range(300):
+            self.house.index.apply(replace(plain, service_id=f"a{number}"))
+
+    def fall_silent(self, number: int) -> None:
+        """So many agents beat no more."""
+        self.silent = set(sorted(self.house.index.records, key=lambda key: key.service_id)[:number])
+
+    def refuse(self, heartbeats: int, reason: str) -> None:
+        """So many come that are refused for this."""
+        for _ in range(heartbeats):
+            self.house.observer.refuse(reason)
+
+    def scrape(self, metric: str, minutes: int, every_minute: Callable[[], None] = lambda: None) -> None:
+        """Let time pass in which all beat that are not silent."""
+        for _ in range(minutes):
+            self._beat_for_a_minute()
+            every_minute()
+            for series, value in self._samples(metric):
+                self.values.setdefault(series, ["_"] * self.minutes).append(f"{value:g}")
+            self.minutes += 1
+            for known in self.values.values():
+                known += ["_"] * (self.minutes - len(known))
+
+    def _beat_for_a_minute(self) -> None:
+        house = self.house
+        for _ in range(2):
+            house.clock.advance(30)
+            for key in house.index.records.keys() - self.silent:
+                house.presence.note(key, EMPTY, house.clock.now())
+        asyncio.run(house.liveness.sweep())
+
+    def _samples(self, metric: str) -> list[tuple[str, float]]:
+        families = self.house.metrics.registry.collect()
+        found = [one for family in families for one in family.samples if one.name == metric]
+        return [(_spelt(metric, one.labels), one.value) for one in found]
+
+    @property
+    def series(self) -> dict[str, str]:
+        return {name: " ".join(values) for name, values in self.values.items()}
+
+
+def _spelt(metric: str, labels: dict[str, str]) -> str:
+    told = {"instance": "gw", **labels}
+    return metric + "{" + ", ".join(f'{name}="{value}"' for name, value in told.items()) + "}"
+
+
+LIVENESS = "service_registry_liveness"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "times"),
+    [(0, 30, 1), (0, 3, 0), (30, 30, 0), (20, 60, 1)],
+)
+def test_a_surge_is_what_goes_offline_at_one_time(
+    tmp_path: Path, before: int, after: int, times: int
+) -> None:
+    scraped = Scraped()
+    scraped.fall_silent(before)
+    scraped.scrape(LIVENESS, 30)
+    scraped.fall_silent(after)
+    scraped.scrape(LIVENESS, 8)
+    fires(tmp_path, "JetwayOfflineSurge", scraped.series, "37m", times=times)
+
+
+def test_a_surge_shows_over_a_scrape_that_is_missing(tmp_path: Path) -> None:
+    scraped = Scraped()
+    scraped.scrape(LIVENESS, 20)
+    scraped.fall_silent(100)
+    scraped.scrape(LIVENESS, 5)
+    for values in scraped.values.values():
+        values[10:17] = ["_"] * 7
+    fires(tmp_path, "JetwayOfflineSurge", scraped.series, "24m", times=1)
+
+
+@pytest.mark.parametrize(
+    ("reason", "times"), [("revoked", 1), ("malformed", 1), ("rejected", 0), ("approval_required", 0)]
+)
+def test_heartbeats_that_are_refused_are_told_from_the_first_burst_on(
+    tmp_path: Path, reason: str, times: int
+) -> None:
+    scraped, metric = Scraped(), "jetway_heartbeats_refused_total"
+    scraped.scrape(metric, 2)
+    scraped.scrape(metric, 30, lambda: scraped.refuse(20, reason))
+    fires(tmp_path, "JetwayHeartbeatsRefused", scraped.series, "30m", times=times)
+
+
+def test_the_first_burst_of_refused_redemptions_is_told(tmp_path: Path) -> None:
+    scraped, metric = Scraped(), "jetway_redemptions_total"
+    scraped.scrape(metric, 2)
+    for _ in range(100):
+        scraped.house.metrics.count_redemption("token_unknown")
+    scraped.scrape(metric, 10)
+    fires(tmp_path, "JetwayRedemptionsRefused", scraped.series, "9m", times=1)

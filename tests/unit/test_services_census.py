@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from jetway.core.heartbeat import EMPTY
 from jetway.core.ids import ServiceType
-from jetway.core.liveness import Thresholds
+from jetway.core.liveness import Liveness, Thresholds
 from jetway.core.record import Approval, ServiceStatus
+from jetway.services import census
 from jetway.services.census import Census, CensusTerms
 from jetway.services.index import Index
+from jetway.services.liveness import Verdicts
+from jetway.services.metrics import Metrics
 from jetway.services.presence import PresenceTable
 from support.builders import AGENT, CHECKER, NOW, POLLER, FakeClock, certificate, identity, record
 
@@ -22,11 +27,16 @@ class World:
     def __init__(self, **terms: Any) -> None:
         self.index, self.clock, self.registry = Index(), FakeClock(), CollectorRegistry()
         self.presence = PresenceTable(self.clock, default_interval=30, thresholds=Thresholds())
+        self.verdicts = Verdicts(self.index, self.presence, self.clock, Metrics())
         self.presence.listening()
         self.registry.register(Census(self.index, self.presence, self.clock, CensusTerms(**terms)))
 
     def add(self, kind: ServiceType, **changes: Any) -> None:
         self.index.apply(record(kind, **changes))
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        asyncio.run(self.verdicts.sweep())
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(name, labels)
@@ -39,7 +49,7 @@ def test_silences_are_a_histogram_by_type_and_verdicts_are_counted() -> None:
     world.add(ServiceType.CHECKER, status=ServiceStatus.REVOKED)
     world.presence.note(AGENT, EMPTY, world.clock.now())
     world.presence.note(CHECKER, EMPTY, world.clock.now())
-    world.clock.advance(100)
+    world.pass_seconds(100)
     name = "service_registry_heartbeat_ages_seconds_bucket"
     assert world.value(name, type="agent", le="90.0") == 0
     assert world.value(name, type="agent", le="120.0") == 1
@@ -94,8 +104,56 @@ def test_credentials_that_end_within_a_week_are_counted_by_what_they_are() -> No
 
 def test_one_census_serves_scrapes_that_follow_each_other() -> None:
     world = World()
-    assert world.value("service_registry_liveness", type="poller", liveness="never") is None
+    assert world.value("service_registry_liveness", type="poller", liveness="never") == 0
     world.add(ServiceType.POLLER)
-    assert world.value("service_registry_liveness", type="poller", liveness="never") is None
+    assert world.value("service_registry_liveness", type="poller", liveness="never") == 0
     world.clock.advance(5)
     assert world.value("service_registry_liveness", type="poller", liveness="never") == 1
+
+
+def test_every_verdict_of_every_type_has_a_series_also_where_there_is_nobody() -> None:
+    world = World()
+    for kind in ServiceType:
+        for verdict in Liveness:
+            assert world.value("service_registry_liveness", type=kind.value, liveness=verdict.value) == 0
+
+
+def test_a_gap_in_the_hearing_brings_nobody_back() -> None:
+    world = World()
+    world.add(ServiceType.AGENT, status=ServiceStatus.ACTIVE)
+    world.presence.note(AGENT, EMPTY, world.clock.now())
+    world.pass_seconds(100)
+    name = "service_registry_liveness"
+    assert world.value(name, type="agent", liveness="offline") == 1
+    world.presence.deaf()
+    world.pass_seconds(100)
+    assert world.value(name, type="agent", liveness="offline") == 1, "while nothing is heard"
+    world.presence.listening()
+    world.pass_seconds(10)
+    assert world.value(name, type="agent", liveness="offline") == 1, "and after it"
+    assert world.value(name, type="agent", liveness="online") == 0
+    world.presence.note(AGENT, EMPTY, world.clock.now())
+    world.pass_seconds(10)
+    assert world.value(name, type="agent", liveness="online") == 1
+
+
+def test_who_was_rejected_is_neither_stuck_nor_silent() -> None:
+    world = World(stuck_after=timedelta(hours=1))
+    world.add(ServiceType.AGENT, approval=Approval.REJECTED)
+    world.presence.note(AGENT, EMPTY, world.clock.now())
+    world.pass_seconds(7 * 86_400)
+    assert world.value("service_registry_stuck_pending", type="agent") == 0
+    assert world.value("service_registry_liveness", type="agent", liveness="offline") == 0
+    assert world.value("service_registry_quarantined", type="agent") == 0
+
+
+def test_the_pass_over_many_services_gives_others_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    breaths: list[float] = []
+    monkeypatch.setattr("jetway.services.census.time.sleep", breaths.append)
+    plain = record(ServiceType.POLLER)
+    for number in range(2 * census._SLICE):
+        world.index.apply(dataclasses.replace(plain, service_id=f"p{number}"))
+    name = "service_registry_liveness"
+    assert world.value(name, type="poller", liveness="never") == 2 * census._SLICE
+    assert len(breaths) == 2

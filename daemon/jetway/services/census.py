@@ -7,6 +7,7 @@ the event loop, and a second scraper costs nothing.
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ from prometheus_client.core import GaugeHistogramMetricFamily, GaugeMetricFamily
 
 from jetway.core.identity import Identity
 from jetway.core.ids import ServiceType
+from jetway.core.liveness import Liveness
 from jetway.core.record import Approval, ServiceRecord, ServiceStatus
 from jetway.ports import Clock
 from jetway.services.index import Index
@@ -26,6 +28,9 @@ AGE_BOUNDS = (15.0, 30.0, 60.0, 90.0, 120.0, 300.0, 900.0, 3600.0, 21_600.0, 86_
 """Upper bounds of the histogram of heartbeat ages, in seconds."""
 EXPIRY_WARNING = timedelta(days=7)
 _KEPT_SECONDS = 5.0
+_SLICE = 500
+_BREATH_SECONDS = 0.001
+"""Between slices: the event loop wants the interpreter as well, and gets it at once."""
 _EXPIRING = ("certificate", "nats")
 
 
@@ -46,7 +51,7 @@ class CensusTerms:
 class _Census:
     buckets: dict[ServiceType, list[int]]
     sums: Counter[ServiceType] = field(default_factory=Counter)
-    liveness: Counter[tuple[str, str]] = field(default_factory=Counter)
+    liveness: Counter[tuple[ServiceType, Liveness]] = field(default_factory=Counter)
     stuck: Counter[ServiceType] = field(default_factory=Counter)
     quarantined: Counter[ServiceType] = field(default_factory=Counter)
     expiring: Counter[tuple[ServiceType, str]] = field(default_factory=Counter)
@@ -73,10 +78,7 @@ class Census:
         """The metrics."""
         census = self._census()
         yield _histogram(census)
-        liveness = _gauge("service_registry_liveness", "Live services by liveness.", "type", "liveness")
-        for (kind, verdict), number in sorted(census.liveness.items()):
-            liveness.add_metric([kind, verdict], number)
-        yield liveness
+        yield _by_liveness(census)
         yield _by_type("service_registry_stuck_pending", "Pending for longer than they should.", census.stuck)
         waiting = "Services that wait for an administrator's approval."
         yield _by_type("service_registry_quarantined", waiting, census.quarantined)
@@ -94,18 +96,22 @@ class Census:
     def _take(self) -> _Census:
         now = self._clock.now()
         census = _Census({kind: [0] * (len(AGE_BOUNDS) + 1) for kind in ServiceType})
-        judge = self._presence.judge()
-        for record in tuple(self._index.records.values()):  # at once: the loop goes on changing it
+        # Taken at once: the loop goes on changing it.
+        for number, record in enumerate(tuple(self._index.records.values()), 1):
+            if number % _SLICE == 0:
+                time.sleep(_BREATH_SECONDS)
             if not record.live:
                 continue
-            census.liveness[record.service_type.value, judge(record).value] += 1
-            self._count_age(census, record, now)
+            if record.approval is not Approval.REJECTED:  # nobody listens to those
+                self._count_heard(census, record, now)
             self._count_waiting(census, record, now)
             self._count_expiring(census, record, now)
         return census
 
-    def _count_age(self, census: _Census, record: ServiceRecord, now: datetime) -> None:
+    def _count_heard(self, census: _Census, record: ServiceRecord, now: datetime) -> None:
+        """By the verdict that was published: it stands over a gap in the hearing, as everywhere else."""
         seen = self._presence.seen(record.key)
+        census.liveness[record.service_type, seen.verdict if seen else Liveness.NEVER] += 1
         if seen is None:
             return
         kind, age = record.service_type, max(0.0, (now - seen.last_seen).total_seconds())
@@ -146,8 +152,13 @@ def expiring(record: ServiceRecord, now: datetime, terms: CensusTerms) -> list[t
 
 
 def is_stuck(record: ServiceRecord, now: datetime, stuck_after: timedelta) -> bool:
-    """Whether a service has been pending for so long, counted from its last change."""
-    return record.status is ServiceStatus.PENDING and now - record.updated_at > stuck_after
+    """Whether a service has been pending for so long, counted from its last change.
+
+    One that was rejected is not: somebody wants it that way.
+    """
+    if record.status is not ServiceStatus.PENDING or record.approval is Approval.REJECTED:
+        return False
+    return now - record.updated_at > stuck_after
 
 
 def _certificate_end(identity: Identity) -> datetime | None:
@@ -162,6 +173,15 @@ def _by_type(name: str, text: str, counts: Counter[ServiceType]) -> GaugeMetricF
     gauge = _gauge(name, text, "type")
     for kind in ServiceType:
         gauge.add_metric([kind.value], counts[kind])
+    return gauge
+
+
+def _by_liveness(census: _Census) -> GaugeMetricFamily:
+    """All pairs, zeros included: a rule that asks how many there were before needs a series from before."""
+    gauge = _gauge("service_registry_liveness", "Live services by liveness.", "type", "liveness")
+    for kind in ServiceType:
+        for verdict in Liveness:
+            gauge.add_metric([kind.value, verdict.value], census.liveness[kind, verdict])
     return gauge
 
 

@@ -7,8 +7,46 @@ from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from jetway.core.errors import Code
 from jetway.core.record import ServiceRecord
 from jetway.services.index import Kind
+
+HEARTBEATS_REFUSED = (
+    Code.UNKNOWN_SERVICE,
+    Code.WRONG_PARENTS,
+    Code.PARENT_NOT_LIVE,
+    Code.NOT_DELIVERED,
+    Code.APPROVAL_REQUIRED,
+    Code.REJECTED,
+    Code.REVOKED,
+    Code.DELETED,
+    "quarantine_full",
+    "quarantine_share",
+    "too_many_unknown",
+    "overloaded",
+    "ledger_unavailable",
+    "server_message",
+    "malformed",
+    "malformed_entry",
+    "too_much",
+    "foreign_reply",
+    "answer_dropped",
+    "answer_failed",
+)
+"""Why a heartbeat is refused. Each counts from nought on: an alert rule sees no first burst of a new series."""
+REDEMPTIONS = (
+    "delivered",
+    Code.TOKEN_MALFORMED,
+    Code.TOKEN_UNKNOWN,
+    Code.EXPIRED,
+    Code.REVOKED,
+    Code.SUPERSEDED,
+    Code.ALREADY_REDEEMED,
+    Code.KEY_USED_BEFORE,
+    Code.MALFORMED,
+    Code.INVALID,
+)
+"""What becomes of a call to redeem a token; for the same reason."""
 
 
 class Metrics:
@@ -158,6 +196,11 @@ class Metrics:
             buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
             registry=self.registry,
         )
+
+        for reason in HEARTBEATS_REFUSED:
+            self.heartbeats_refused.labels(str(reason))
+        for outcome in REDEMPTIONS:
+            self.redemptions.labels(str(outcome))
 
     def count_change(self, before: ServiceRecord | None, after: ServiceRecord) -> None:
         """Count a status change; to be called for every newer version of a record."""

@@ -241,27 +241,16 @@ class PresenceTable:
 
     def liveness(self, record: ServiceRecord) -> Liveness:
         """What silence says of it now, whatever was published."""
-        return self.judge()(record)
-
-    def judge(self) -> Callable[[ServiceRecord], Liveness]:
-        """Gives the verdict of this moment on any record: for many at once."""
-        hearing = self.hearing
-
-        def verdict(record: ServiceRecord) -> Liveness:
-            seen = self._seen.get(record.key)
-            if seen is None:
-                return Liveness.NEVER
-            return liveness(
-                seen.heard_at,
-                interval_seconds=(
-                    record.heartbeat_interval_seconds or seen.interval_seconds or self.default_interval
-                ),
-                hearing=hearing,
-                stopping=seen.stopping,
-                thresholds=self.thresholds,
-            )
-
-        return verdict
+        seen = self._seen.get(record.key)
+        if seen is None:
+            return Liveness.NEVER
+        return liveness(
+            seen.heard_at,
+            interval_seconds=self.interval_seconds(record),
+            hearing=self.hearing,
+            stopping=seen.stopping,
+            thresholds=self.thresholds,
+        )
 
     def take_unwritten(self, limit: int) -> list[ServiceKey]:
         """Up to `limit` services whose row is behind their heartbeats; they count as written from now on."""
