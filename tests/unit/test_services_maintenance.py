@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from jetway.core.errors import Code, RefusedError
+from jetway.core.errors import Code, ConflictError, RefusedError
 from jetway.core.ids import ServiceKey, ServiceType
+from jetway.core.maintenance import MaintenanceWindow
 from jetway.services.maintenance import MOST_WINDOWS, Maintenance, NewWindow
 from support.builders import AGENT, CHECKER, NOW, POLLER, record
 from support.house import ALICE, House, running_house
@@ -131,3 +132,52 @@ async def test_there_are_only_so_many_windows_and_only_of_services_that_there_ar
             await house.maintenance.begin(ALICE, NewWindow(site=str(number), until=NOW + HOUR))
         with pytest.raises(RefusedError, match="already"):
             await house.maintenance.begin(ALICE, NewWindow(site="x", until=NOW + HOUR))
+
+
+async def test_what_is_over_is_forgotten_in_the_store_also_where_it_is_read_in_between() -> None:
+    async with running_house() as house:
+        store, maintenance = house.maintenance_store, house.maintenance
+        await maintenance.begin(ALICE, NewWindow(site="x", until=NOW + HOUR))
+        kept = await maintenance.begin(ALICE, NewWindow(site="x", until=NOW + 9 * HOUR))
+        house.clock.advance(HOUR)
+        await maintenance.load()
+        assert len(store.windows) == 2, "another daemon's clock may be behind"
+        house.clock.advance(HOUR)
+        await maintenance.load()
+        assert list(store.windows) == [kept.window_id]
+
+
+async def test_a_window_that_another_daemon_forgets_as_well_is_no_trouble(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running_house() as house:
+        await house.maintenance.begin(ALICE, NewWindow(site="x", until=NOW + HOUR))
+        house.clock.advance(3 * HOUR)
+
+        async def conflicts(_window_id: str) -> None:
+            raise ConflictError("somebody else was first")
+
+        monkeypatch.setattr(house.maintenance_store, "remove", conflicts)
+        await house.maintenance.load()
+        assert house.maintenance.windows() == []
+
+
+async def test_of_many_windows_only_those_are_looked_at_that_are_about_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running_house() as house:
+        await house.activate_tree()
+        for number in range(MOST_WINDOWS - 1):
+            terms = ({"site": f"s{number}"}, {"label": f"rack={number}"})[number % 2]
+            await house.maintenance.begin(ALICE, NewWindow(**terms, until=NOW + HOUR))  # type: ignore[arg-type]
+        await house.maintenance.begin(ALICE, NewWindow(service="agent.a1", until=NOW + HOUR))
+        looked: list[str] = []
+        is_open = MaintenanceWindow.is_open
+
+        def look(window: MaintenanceWindow, now: datetime) -> bool:
+            looked.append(window.service)
+            return is_open(window, now)
+
+        monkeypatch.setattr(MaintenanceWindow, "is_open", look)
+        assert covered(house) == [str(AGENT), str(CHECKER)]
+        assert looked == ["agent.a1"] * 2

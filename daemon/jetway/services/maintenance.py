@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
 from pydantic import JsonValue
 
-from jetway.core.errors import Code, PortError, refuse
+from jetway.core.errors import Code, ConflictError, PortError, refuse
 from jetway.core.ids import ServiceKey
-from jetway.core.maintenance import MaintenanceWindow
+from jetway.core.maintenance import MaintenanceWindow, WindowMap
 from jetway.core.record import EventType, ServiceRecord
 from jetway.core.times import rfc3339, to_milliseconds
 from jetway.ports import Clock, Identifiers, MaintenanceStore
@@ -26,6 +27,10 @@ MOST_WINDOWS = 1000
 LONGEST = timedelta(days=366)
 _RELOAD_SECONDS = 10.0
 _RETRY_SECONDS = 2.0
+_FORGOTTEN_AFTER = timedelta(hours=1)
+"""When one that is over goes from the store: not at once, for another daemon's clock may be behind."""
+_MOST_FORGOTTEN = 100
+"""At one time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,7 @@ class Maintenance:
         self._clock = clock
         self._identifiers = identifiers
         self._windows: dict[str, MaintenanceWindow] = {}
+        self._map = WindowMap()
         self._changing = asyncio.Lock()
 
     async def run(self) -> None:
@@ -67,11 +73,23 @@ class Maintenance:
             await asyncio.sleep(pause)
 
     async def load(self) -> None:
-        """Read all windows. Raises PortError."""
+        """Read all windows, and forget those that have long been over. Raises PortError."""
         async with self._changing:
             now = self._clock.now()
             found = await self._store.load()
-            self._windows = {window.window_id: window for window in found if window.until > now}
+            windows = {window.window_id: window for window in found if window.until > now}
+            if windows != self._windows:
+                self._know(windows)
+            over = [window.window_id for window in found if window.until <= now - _FORGOTTEN_AFTER]
+            for window_id in over[:_MOST_FORGOTTEN]:
+                await self._remove(window_id)
+
+    async def _remove(self, window_id: str) -> None:
+        with suppress(ConflictError):  # another daemon is at it as well
+            await self._store.remove(window_id)
+
+    def _know(self, windows: dict[str, MaintenanceWindow]) -> None:
+        self._windows, self._map = windows, WindowMap(windows.values())
 
     def windows(self) -> Sequence[MaintenanceWindow]:
         """Those that are open or to come, by their beginning."""
@@ -83,8 +101,12 @@ class Maintenance:
         """Whether this service is in maintenance now."""
         if not self._windows:
             return False
+        return self.covered_since(record) is not None
+
+    def covered_since(self, record: ServiceRecord) -> datetime | None:
+        """Since when this service has been in maintenance; None where it is not now."""
         now = self._clock.now()
-        return any(window.is_open(now) and window.concerns(record) for window in self._windows.values())
+        return min((window.since for window in self._map.of(record) if window.is_open(now)), default=None)
 
     async def begin(self, caller: Caller, asked: NewWindow) -> MaintenanceWindow:
         """Keep a window. Raises RefusedError (invalid, not_found, too_many_failures), PortError."""
@@ -103,8 +125,11 @@ class Maintenance:
         )
         async with self._changing:
             await self._store.put(window)
-            self._windows[window.window_id] = window
-            await self._forget_what_is_over(now)
+            left = {each.window_id: each for each in self._windows.values() if each.until > now}
+            over = self._windows.keys() - left.keys()
+            self._know({**left, window.window_id: window})
+            for window_id in over:
+                await self._remove(window_id)
         await self._tell(EventType.MAINTENANCE_BEGUN, caller, window)
         return window
 
@@ -116,7 +141,7 @@ class Maintenance:
             if window is None or window.until <= self._clock.now():
                 raise refuse(Code.NOT_FOUND, f"there is no maintenance window {window_id} that has not ended")
             await self._store.remove(window_id)
-            self._windows.pop(window_id, None)
+            self._know({each: kept for each, kept in self._windows.items() if each != window_id})
         await self._tell(EventType.MAINTENANCE_ENDED, caller, window)
 
     def _check(self, asked: NewWindow, now: datetime) -> None:
@@ -142,11 +167,6 @@ class Maintenance:
             raise refuse(Code.INVALID, "a service is given as <type>.<id>", "service") from None
         if self._index.get(key) is None:
             raise refuse(Code.NOT_FOUND, f"there is no {key.service_type.value} {key.service_id!r}")
-
-    async def _forget_what_is_over(self, now: datetime) -> None:
-        for window in [window for window in self._windows.values() if window.until <= now]:
-            await self._store.remove(window.window_id)
-            del self._windows[window.window_id]
 
     async def _tell(self, event: EventType, caller: Caller, window: MaintenanceWindow) -> None:
         record = self._index.get(ServiceKey.parse(window.service)) if window.service else None
