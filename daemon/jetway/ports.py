@@ -657,6 +657,11 @@ class Lease(Protocol):
         """Whether this daemon leads now."""
         ...
 
+    @property
+    def leader(self) -> str | None:
+        """The host of another daemon that leads, as far as is known: it may have no name. None: nobody does."""
+        ...
+
     async def run(self) -> None:
         """Renew, or wait for a chance, for ever."""
         ...

@@ -9,14 +9,19 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from jetway.core import commands as c
 from jetway.core.alerts import AlertKind
 from jetway.core.errors import RejectedError, UnavailableError
-from jetway.core.ids import ServiceType
+from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.liveness import Liveness
 from jetway.core.record import Approval, ServiceStatus
-from jetway.services import alerts as module
-from jetway.services.alerts import Alerts, Target
+from jetway.services import alert_lines as module
+from jetway.services import alerts as intake
+from jetway.services.alert_lines import Target
+from jetway.services.alerts import Alerts
+from jetway.services.fence import TAKEOVER_SECONDS
 from jetway.services.index import Index
 from jetway.services.liveness import LivenessChange
 from jetway.services.metrics import Metrics
@@ -61,6 +66,21 @@ class World:
         change = LivenessChange(gone, Liveness.LATE, Liveness.OFFLINE, self.clock.now())
         self.alerts.liveness_changed(change)
 
+    def silence(self, *keys: ServiceKey) -> None:
+        """These are in maintenance from now on, and nobody else."""
+        since = self.clock.now()
+        self.alerts.silenced_since = lambda record: since if record.key in keys else None
+
+    def is_offline(self, kind: ServiceType = ServiceType.POLLER, **changes: Any) -> None:
+        """As `went_offline`, of one that the index knows."""
+        self.index.apply(record(kind, **({"status": ServiceStatus.ACTIVE} | changes)))
+        self.went_offline(kind)
+
+    def is_back(self, kind: ServiceType = ServiceType.POLLER) -> None:
+        back = record(kind, status=ServiceStatus.ACTIVE)
+        change = LivenessChange(back, Liveness.OFFLINE, Liveness.ONLINE, self.clock.now())
+        self.alerts.liveness_changed(change)
+
     def told(self, seconds: float = 1.0) -> list[str]:
         """The kinds that arrived at the first target within this time."""
 
@@ -93,6 +113,7 @@ def test_the_same_of_the_same_service_is_told_once_an_hour() -> None:
     for _ in range(5):
         world.went_offline()
     world.went_offline(ServiceType.AGENT)
+    assert world.told() == ["offline"] * 2
     world.clock.advance(3601)
     world.went_offline()
     assert world.told() == ["offline"] * 3
@@ -101,7 +122,7 @@ def test_the_same_of_the_same_service_is_told_once_an_hour() -> None:
 
 def test_maintenance_silences_and_another_leader_tells_what_all_see() -> None:
     world = World()
-    world.alerts.is_silenced = lambda record: record.key == POLLER
+    world.silence(POLLER)
     world.went_offline()
     world.alerts.leads = lambda: False
     world.went_offline(ServiceType.AGENT)
@@ -179,3 +200,131 @@ def test_what_finds_the_queue_full_is_dropped_and_counted() -> None:
     for number in range(module.WAITING + 5):
         world.alerts.redeem_refused(record(ServiceType.POLLER, service_id=f"p{number}"), "no")
     assert world.counted("redeem_refused", "dropped") == 5
+
+
+HOUR = 3601
+
+
+def test_who_went_offline_in_maintenance_is_told_when_it_ends_if_it_still_is() -> None:
+    world = World()
+    world.silence(POLLER, AGENT)
+    world.is_offline()
+    world.is_offline(ServiceType.AGENT)
+    assert world.told(130) == []
+    assert world.counted("offline", "silenced") == 2, "however often it was looked at"
+    world.is_back(ServiceType.AGENT)
+    world.silence()
+    assert world.told(130) == ["offline"]
+    [told] = world.receivers[0].taken
+    assert told["service"]["service_id"] == POLLER.service_id
+
+
+def test_who_went_offline_in_maintenance_before_a_restart_is_told_as_well() -> None:
+    world = World()
+    world.index.apply(record(ServiceType.POLLER, status=ServiceStatus.ACTIVE))
+    world.index.apply(record(ServiceType.AGENT, status=ServiceStatus.ACTIVE))
+    long_ago = {AGENT: NOW - timedelta(days=3)}
+    world.silence(POLLER, AGENT)
+    world.alerts.offline_since = lambda key: long_ago.get(key, NOW)
+    assert world.told(130) == []
+    world.silence()
+    assert world.told(130) == ["offline"]
+    assert world.receivers[0].taken[0]["service"]["service_id"] == POLLER.service_id
+
+
+def test_who_goes_offline_again_and_stays_so_is_told_once_the_time_is_up() -> None:
+    world = World()
+    world.is_offline()
+    assert world.told() == ["offline"]
+    world.clock.advance(600)
+    world.is_back()
+    world.went_offline()
+    assert world.told(130) == ["offline"]
+    assert world.counted("offline", "repeated") == 1
+    world.clock.advance(HOUR)
+    assert world.told(130) == ["offline"] * 2
+    world.clock.advance(HOUR)
+    assert world.told(130) == ["offline"] * 2, "it was told, and nothing has changed"
+
+
+def test_what_happens_while_nobody_leads_is_told_by_whoever_leads_next() -> None:
+    world = World()
+    world.alerts.leads = world.alerts.another_leads = lambda: False
+    world.is_offline()
+    world.clock.advance(600)
+    assert world.told(130) == []
+    world.alerts.leads = lambda: True
+    assert world.told(130) == ["offline"]
+
+
+def test_what_another_daemon_leads_and_tells_is_not_told_again_after_it() -> None:
+    world = World()
+    world.alerts.leads = lambda: False
+    world.is_offline()
+    world.is_offline(ServiceType.AGENT)
+    world.silence(AGENT)
+    world.clock.advance(TAKEOVER_SECONDS)
+    assert world.told(130) == []
+    world.alerts.leads = lambda: True
+    assert world.told(130) == []
+    world.silence()
+    assert world.told(130) == ["offline"], "nobody was told of that one"
+    assert world.receivers[0].taken[0]["service"]["service_id"] == AGENT.service_id
+
+
+def test_the_leader_that_dies_before_it_told_leaves_it_to_the_next() -> None:
+    world = World()
+    world.alerts.leads = lambda: False
+    world.is_offline()
+    world.clock.advance(TAKEOVER_SECONDS - 1)
+    assert world.told(130) == []
+    world.alerts.leads = lambda: True
+    assert world.told(130) == ["offline"]
+
+
+def test_a_target_that_was_away_for_long_is_told_when_it_is_back() -> None:
+    world = World(Receiver(), Receiver(*[UnavailableError("away")] * 2 * module.ATTEMPTS))
+    world.is_offline()
+    assert world.told(1200) == ["offline"], "the other one was told, once"
+    [told] = world.receivers[1].taken
+    assert told["id"] == world.receivers[0].taken[0]["id"]
+    assert (world.counted("offline", "failed"), world.counted("offline", "sent")) == (2, 2)
+
+
+def test_what_finds_the_queue_full_is_told_later_if_it_is_still_so() -> None:
+    world = World()
+    for number in range(module.WAITING + 5):
+        gone = record(ServiceType.POLLER, service_id=f"p{number}", status=ServiceStatus.ACTIVE)
+        world.index.apply(gone)
+        change = LivenessChange(gone, Liveness.LATE, Liveness.OFFLINE, world.clock.now())
+        world.alerts.liveness_changed(change)
+    world.told(130)
+    assert len({told["service"]["service_id"] for told in world.receivers[0].taken}) == module.WAITING + 5
+
+
+def test_what_is_owed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "REMEMBERED", 3)
+    world = World()
+    world.alerts.leads = lambda: False
+    for number in range(5):
+        gone = record(ServiceType.POLLER, service_id=f"p{number}", status=ServiceStatus.ACTIVE)
+        change = LivenessChange(gone, Liveness.LATE, Liveness.OFFLINE, world.clock.now())
+        world.alerts.liveness_changed(change)
+    assert world.counted("offline", "dropped") == 2
+
+
+def test_only_those_are_missed_that_should_be_heard() -> None:
+    world = World(kinds=(AlertKind.OFFLINE,))
+    for approval in Approval:
+        silent = record(ServiceType.POLLER, approval=approval)
+        world.alerts.liveness_changed(LivenessChange(silent, Liveness.LATE, Liveness.OFFLINE, NOW))
+    revoked = record(ServiceType.AGENT, status=ServiceStatus.REVOKED)
+    world.alerts.liveness_changed(LivenessChange(revoked, Liveness.LATE, Liveness.OFFLINE, NOW))
+    assert world.told(130) == []
+
+
+def test_who_was_rejected_is_not_stuck() -> None:
+    world = World()
+    world.index.apply(record(ServiceType.POLLER, approval=Approval.REJECTED))
+    world.clock.advance(timedelta(days=2))
+    assert world.told(130) == []

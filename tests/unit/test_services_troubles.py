@@ -9,6 +9,7 @@ from jetway.core.heartbeat import Payload
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.record import ServiceStatus
 from jetway.services.catalogue import ServiceView
+from jetway.services.fence import TAKEOVER_SECONDS
 from support.builders import AGENT, LINEAGES
 from support.house import House, running_house
 
@@ -107,11 +108,27 @@ async def test_a_daemon_that_does_not_lead_tells_the_trail_nothing() -> None:
         for who in ("one", "two", "one"):
             await house.beat(LINEAGE, Payload(instance_id=who))
         assert house.catalogue.get(AGENT).clones == ("one", "two"), "but it shows it"
+        house.clock.advance(TAKEOVER_SECONDS)
         await house.troubles.look()
         house.fence.leads = lambda: True
         await house.troubles.look()
         await house.settle()
         assert house.events("clone_suspected") == []
+
+
+@pytest.mark.parametrize(("seconds", "another"), [(TAKEOVER_SECONDS - 1, True), (60, False)])
+async def test_what_the_leader_may_not_have_told_is_told_by_the_next(seconds: float, another: bool) -> None:
+    async with running_house() as house:
+        await house.activate_tree()
+        house.fence.leads, house.fence.another_leads = lambda: False, lambda: another
+        for who in ("one", "two", "one"):
+            await house.beat(LINEAGE, Payload(instance_id=who))
+        house.clock.advance(seconds)
+        await house.troubles.look()
+        house.fence.leads = lambda: True
+        await house.troubles.look()
+        await house.settle()
+        assert len(house.events("clone_suspected")) == 1
 
 
 async def test_an_entry_waits_while_the_trail_is_away() -> None:

@@ -40,6 +40,10 @@ class HandLease:
             self.held = held
             self._changed.notify_all()
 
+    @property
+    def leader(self) -> str | None:
+        return None if self.held else "another"
+
     async def run(self) -> None:
         await asyncio.Event().wait()
 

@@ -11,12 +11,18 @@ from collections.abc import Callable
 
 from jetway.core.errors import UnavailableError
 
+TAKEOVER_SECONDS = 20.0
+"""For so long whoever stands by keeps what the leading one should tell: it may have died before it did, and until
+its lease runs out it seems to lead."""
+
 
 class Fence:
     """Open until `leads` says no."""
 
     def __init__(self) -> None:
         self.leads: Callable[[], bool] = lambda: True
+        self.another_leads: Callable[[], bool] = lambda: not self.leads()
+        """Whether another daemon does, as far as is known: at times none does."""
 
     def require(self) -> None:
         """Raise UnavailableError where another daemon leads."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from jetway.core.alerts import AlertKind
 from jetway.core.flapping import FlapRule
 from jetway.core.ids import ServiceKey
-from jetway.core.liveness import Thresholds
+from jetway.core.liveness import Liveness, Thresholds
 from jetway.core.rows import Event
 from jetway.ports import (
     AlertSender,
@@ -38,7 +39,8 @@ from jetway.ports import (
 )
 from jetway.services.administer import Administrator
 from jetway.services.admit import Admission, IndexAge
-from jetway.services.alerts import Alerts, Target
+from jetway.services.alert_lines import Target
+from jetway.services.alerts import Alerts
 from jetway.services.api_tokens import ApiTokens
 from jetway.services.cascade import Cascades
 from jetway.services.catalogue import Catalogue
@@ -273,7 +275,10 @@ class House:
     def _alert(self, trail: Trail) -> None:
         """Changes of records come in once the ledger has been read: see `app`."""
         self.alerts.leads = lambda: self.fence.leads()
-        self.alerts.is_silenced = self.maintenance.covers
+        self.alerts.another_leads = lambda: self.fence.another_leads()
+        self.alerts.silenced_since = self.maintenance.covered_since
+        self.alerts.goes_on = self._goes_on
+        self.alerts.offline_since = self._offline_since
         self.liveness.on_change(self.alerts.liveness_changed)
         self.troubles.on_change(self._alert_of_trouble)
         trail.on_redeem_refused = self.alerts.redeem_refused
@@ -286,6 +291,19 @@ class House:
             why = f"heartbeats come in turns from {' and '.join(suspects)}"
             self.alerts.trouble(AlertKind.CLONE, key, why)
 
+    def _goes_on(self, kind: AlertKind, key: ServiceKey) -> bool:
+        match kind:
+            case AlertKind.FLAPPING:
+                return self.troubles.is_flapping(key)
+            case AlertKind.CLONE:
+                return bool(self.troubles.clones(key))
+        return self.liveness.of(key) is Liveness.OFFLINE
+
+    def _offline_since(self, key: ServiceKey) -> datetime | None:
+        """By the last of its changes that are kept."""
+        moments = self.changes.moments(key)
+        return datetime.fromtimestamp(moments[-1], UTC) if moments else None
+
     def _tell_of_liveness(self) -> None:
         self.liveness.on_change(self.changes.take)
         self.liveness.on_change(self.troubles.changed)
@@ -297,6 +315,7 @@ class House:
     def led_by(self, lease: Lease) -> None:
         """Write what is derived only while the lease is held."""
         self.fence.leads = lambda: lease.held
+        self.fence.another_leads = lambda: lease.leader is not None
 
     def _reconciler(
         self, outside: Outside, settings: Settings, rendering: Rendering, trail: Trail

@@ -23,7 +23,7 @@ from jetway.core.record import EventType, ServiceRecord
 from jetway.ports import Clock
 from jetway.services.caller import SYSTEM
 from jetway.services.changes import ChangeBook
-from jetway.services.fence import Fence
+from jetway.services.fence import TAKEOVER_SECONDS, Fence
 from jetway.services.index import Index
 from jetway.services.liveness import LivenessChange
 from jetway.services.pace import Pace
@@ -45,6 +45,8 @@ class _Entry:
     record: ServiceRecord
     reason: str
     metadata: Mapping[str, JsonValue]
+    at: float
+    """When, by the clock that never jumps."""
 
 
 class Troubles:
@@ -201,7 +203,7 @@ class Troubles:
         log.warning(why, action=event.value, service=str(record.key))
         if len(self._waiting) >= MOST_WAITING:
             self._waiting.popleft()
-        self._waiting.append(_Entry(event, record, why, metadata or {}))
+        self._waiting.append(_Entry(event, record, why, metadata or {}, self._clock.monotonic()))
         self._notify(record.key)
 
     def _notify(self, key: ServiceKey) -> None:
@@ -210,7 +212,8 @@ class Troubles:
 
     async def _tell(self) -> None:
         if not self._fence.leads():
-            self._waiting.clear()  # the one that leads hears the same
+            self._leave_to_another()
+            return
         while self._waiting:
             entry = self._waiting[0]
             try:
@@ -222,6 +225,12 @@ class Troubles:
                 return
             if self._waiting and self._waiting[0] is entry:
                 self._waiting.popleft()
+
+    def _leave_to_another(self) -> None:
+        """The one that leads hears the same, and has written it by now; where none does, the next one will."""
+        over = self._clock.monotonic() - TAKEOVER_SECONDS
+        while self._waiting and self._waiting[0].at <= over and self._fence.another_leads():
+            self._waiting.popleft()
 
 
 def _compared(seen: Seen, payload: Payload) -> tuple[str, str]:
