@@ -263,8 +263,8 @@ class RegistryDatabase(Protocol):
         """Append those whose event_id is not there yet: all or none."""
         ...
 
-    async def trim_events(self, before: datetime) -> int:
-        """Forget events that happened before then; how many. 0 where the database does so by itself."""
+    async def trim_events(self, before: datetime, *, dry_run: bool = False) -> int:
+        """Forget events that happened before then, or only count them; 0 where the database does so by itself."""
         ...
 
     async def append_counts(self, samples: Sequence[CountSample]) -> None:
@@ -277,8 +277,8 @@ class RegistryDatabase(Protocol):
         """Samples in order, `since` included, `until` not; with `hourly` only those of an hour's first minute."""
         ...
 
-    async def trim_counts(self, before: datetime) -> int:
-        """Forget samples from before then; how many. 0 where the database does so by itself."""
+    async def trim_counts(self, before: datetime, *, dry_run: bool = False) -> int:
+        """Forget samples from before then, or only count them; 0 where the database does so by itself."""
         ...
 
     async def find_events(self, query: EventQuery) -> EventPage:

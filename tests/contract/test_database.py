@@ -328,7 +328,10 @@ class TestRemoving:
         old, new = event(), event("e-2", timestamp=after(1000))
         await subject.database.append_events([old, new])
         await subject.settle()
+        counted = await subject.database.trim_events(after(1000), dry_run=True)
+        assert (await subject.database.find_events(EventQuery())).total == 2
         trimmed = await subject.database.trim_events(after(1000))
+        assert counted == trimmed
         await subject.settle()
         left = [each.event_id for each in (await subject.database.find_events(EventQuery())).events]
         # Where the database drops events by their age itself, that is not the daemon's to do.
@@ -355,7 +358,10 @@ class TestCounts:
         old, new = CountSample(MOMENT, "poller", "active", 1), CountSample(after(1000), "poller", "active", 2)
         await subject.database.append_counts([old, new])
         await subject.settle()
+        counted = await subject.database.trim_counts(after(1000), dry_run=True)
+        assert await subject.database.load_counts(MOMENT, after(2000)) == [old, new]
         trimmed = await subject.database.trim_counts(after(1000))
+        assert counted == trimmed
         await subject.settle()
         left = await subject.database.load_counts(MOMENT, after(2000))
         assert (trimmed, left) in ((1, [new]), (0, [old, new]))

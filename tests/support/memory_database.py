@@ -84,11 +84,11 @@ class MemoryDatabase:
             self.services.pop(key, None)
         self._end("remove_rows")
 
-    async def trim_events(self, before: datetime) -> int:
-        """Delete."""
+    async def trim_events(self, before: datetime, *, dry_run: bool = False) -> int:
+        """Delete, or only count."""
         await self._begin("trim_events")
         old = [event.event_id for event in self.events.values() if event.timestamp < before]
-        for event_id in old:
+        for event_id in () if dry_run else old:
             del self.events[event_id]
         self._end("trim_events")
         return len(old)
@@ -109,11 +109,11 @@ class MemoryDatabase:
         wanted = [key for key in sorted(self.counts) if since <= key[0] < until]
         return [self.counts[key] for key in wanted if not hourly or key[0].minute == 0]
 
-    async def trim_counts(self, before: datetime) -> int:
-        """Delete."""
+    async def trim_counts(self, before: datetime, *, dry_run: bool = False) -> int:
+        """Delete, or only count."""
         await self._begin("trim_counts")
         old = [key for key in self.counts if key[0] < before]
-        for key in old:
+        for key in () if dry_run else old:
             del self.counts[key]
         self._end("trim_counts")
         return len(old)

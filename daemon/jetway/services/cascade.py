@@ -83,6 +83,10 @@ class Cascades:
             mine += await self.finish(child.key, outcome.sequence, caller)
         return mine
 
+    def unfinished(self) -> list[ServiceKey]:
+        """What `resume` would look at."""
+        return sorted(self._running | set(self._due_orphans()))
+
     async def resume(self) -> int:
         """Finish what a crash or an outage interrupted; how many services were dealt with. Raises PortError."""
         done = await self._revoke_orphans() + await self._reopen()
@@ -95,10 +99,8 @@ class Cascades:
         return done
 
     async def _revoke_orphans(self) -> int:
-        now = self._recorder.clock.monotonic()
-        due = [key for key, since in self._orphans.items() if now - since >= _ORPHAN_SECONDS]
         revoked = 0
-        for key in due:
+        for key in self._due_orphans():
             record = await self._recorder.read(key)
             parent = record.parent if record and record.live else None
             above = await self._recorder.read(parent) if parent else None
@@ -116,6 +118,10 @@ class Cascades:
         for key in due:
             await self._recorder.attempt(key, c.Reopen(), SYSTEM)
         return len(due)
+
+    def _due_orphans(self) -> list[ServiceKey]:
+        now = self._recorder.clock.monotonic()
+        return [key for key, since in self._orphans.items() if now - since >= _ORPHAN_SECONDS]
 
     def _follow(self, _before: ServiceRecord | None, after: ServiceRecord) -> None:
         """Remember whose cascade runs, and who lives under a parent that is gone, in whichever order they come."""

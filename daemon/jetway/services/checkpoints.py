@@ -87,6 +87,12 @@ class Checkpoints:
             await asyncio.sleep(self._settle_seconds)
         raise UnavailableError("too much is being purged: the checkpoint is made later")
 
+    async def count(self) -> int:
+        """How many entries the next one would cover. Raises PortError."""
+        before = self._newest(await find_signed(self._reader))
+        covered, _ = await self._walk(before, await self._reader.last_sequence())
+        return covered.run.entries
+
     def _newest(self, signed: list[Signed]) -> tuple[Signed, Checkpoint] | None:
         found = [(each, read_checkpoint(each)) for each in signed if self._signer.verify(each)]
         return max(found, key=lambda pair: (pair[1].number, pair[1].made_at), default=None)

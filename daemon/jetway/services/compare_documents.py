@@ -109,6 +109,9 @@ class DocumentComparison:
         for key, (drift, _) in confirmed.items():
             findings.note(drift, str(key))
 
+        if not findings.mends:
+            return
+
         async def mend(key: ServiceKey) -> None:
             # Not in one line: `+=` would take the count from before the wait.
             written = await self._writer.mend(key)
@@ -122,6 +125,9 @@ class DocumentComparison:
         confirmed = await confirm(strays, self._settling.documents, self._look_at_strays)
         for path, (drift, _) in confirmed.items():
             findings.note(drift, path)
+
+        if not findings.mends:
+            return
 
         async def delete(path: str) -> None:
             if path in await self._look_at_strays([path]):

@@ -43,12 +43,13 @@ class RowComparison:
 
     async def run(self, findings: Findings) -> None:
         """Compare and mend. Raises PortError; what was mended stays mended."""
-        await self._writer.retry()
+        if findings.mends:
+            await self._writer.retry()
         for keys in batches(list(self._rendering.index.records)):
             confirmed = await confirm(await self._look(keys), self._settling.rows, self._look)
             for key, (drift, _) in confirmed.items():
                 findings.note(drift, str(key))
-            if confirmed:
+            if confirmed and findings.mends:
                 refused = await self._writer.rewrite(confirmed)
                 findings.rows_mended += len(confirmed) - len(refused)
         for refusal in self._set_aside.all():
@@ -61,7 +62,8 @@ class RowComparison:
         for key in sorted(unknown):
             findings.note(Drift.ROW_UNKNOWN, str(key), known=key in self._known)
         findings.orphans = len(unknown)
-        self._known = frozenset(unknown)
+        if findings.mends:
+            self._known = frozenset(unknown)
 
     async def _look(self, keys: Sequence[ServiceKey]) -> dict[ServiceKey, Seen]:
         refused = self._writer.refused

@@ -56,6 +56,10 @@ class TrailComparison:
 
     async def run(self, findings: Findings) -> None:
         """Compare, tell and mend. Raises PortError; what was mended stays mended."""
+        if not findings.mends:
+            for keys in batches(list(self._index.records)):
+                await self._compare(keys, self._told, findings)
+            return
         await self._writer.retry()
         told_before = self._told
         self._told, self._untold = {}, 0
@@ -76,7 +80,9 @@ class TrailComparison:
             confirmed = await confirm(await self._look(some), self._settling.events, self._look)
             for key, (_, gaps) in confirmed.items():
                 await self._tell(key, gaps, told.get(key, set()), findings)
-            await self._mend([gap for _, gaps in confirmed.values() for gap in gaps], findings)
+            if findings.mends:
+                missing = [gap for _, gaps in confirmed.values() for gap in gaps]
+                await self._mend(missing, findings)
 
     async def _suspects(self, keys: Sequence[ServiceKey]) -> list[ServiceKey]:
         since = self._clock.now() - self._kept
@@ -107,6 +113,8 @@ class TrailComparison:
         for revision in missing:
             findings.note(Drift.AUDIT_GAP, f"{key} revision {revision}", known=revision in told)
         findings.gaps_found += len(missing)
+        if not findings.mends:
+            return
         record = self._index.get(key)
         if new and record:
             await self._tell_new(record, new)

@@ -49,8 +49,10 @@ class ReconcileReport:
 class Findings:
     """Filled while a run goes on."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, *, mends: bool = True) -> None:
         self._metrics = metrics
+        self.mends = mends
+        """Whether what differs is mended, and told; else it is only looked at."""
         self.counts: Counter[Drift] = Counter()
         self.named: list[str] = []
         self.errors: list[str] = []
@@ -64,6 +66,7 @@ class Findings:
     def note(self, drift: Drift, what: str, *, known: bool = False) -> None:
         """Something differs. `known`: an earlier run has counted it."""
         self.counts[drift] += 1
+        known = known or not self.mends
         if not known:
             self._metrics.drift.labels(drift.value).inc()
         sentence = f"{drift.value.replace('_', ' ')}: {what}"

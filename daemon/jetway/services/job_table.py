@@ -19,6 +19,8 @@ from jetway.services.sweep import Sweeper, Swept
 from jetway.settings import Settings
 
 _SAMPLE_MINUTES = 5
+_NAMED = 20
+_ERRORS = 5
 _SOON = timedelta(seconds=60)
 """Not before the projections have caught up with what a restart left to be done."""
 
@@ -66,9 +68,10 @@ def retention_jobs(
         swept = await purger.run(dry_run=dry_run)
         return JobReport(counts={"due": swept.due, "purged": swept.changed}, names=swept.names)
 
-    async def trim_audit(_dry_run: bool) -> JobReport:
+    async def trim_audit(dry_run: bool) -> JobReport:
         before = clock.now() - settings.lifecycle.audit_kept
-        events, samples = await database.trim_events(before), await database.trim_counts(before)
+        events = await database.trim_events(before, dry_run=dry_run)
+        samples = await database.trim_counts(before, dry_run=dry_run)
         return JobReport(counts={"events": events, "samples": samples})
 
     return (
@@ -84,7 +87,6 @@ def retention_jobs(
             description="Forgets audit events and samples in the database older than lifecycle.audit_kept.",
             every=timedelta(days=1),
             run=trim_audit,
-            rehearses=False,
             first_after=_SOON,
         ),
     )
@@ -93,7 +95,7 @@ def retention_jobs(
 def sample_job(index: Index, database: RegistryDatabase, clock: Clock) -> JobSpec:
     """What charts over time are drawn from."""
 
-    async def sample(_dry_run: bool) -> JobReport:
+    async def sample(dry_run: bool) -> JobReport:
         now = clock.now()
         # On the grid, so that samples of several daemons and of every hour's first minute fall together.
         at = now.replace(minute=now.minute - now.minute % _SAMPLE_MINUTES, second=0, microsecond=0)
@@ -101,7 +103,8 @@ def sample_job(index: Index, database: RegistryDatabase, clock: Clock) -> JobSpe
         for (kind, status, *_), count in index.tally.items():
             counts[kind.value, status.value] += count
         samples = [CountSample(at, kind, status, count) for (kind, status), count in sorted(counts.items())]
-        await database.append_counts(samples)
+        if not dry_run:
+            await database.append_counts(samples)
         return JobReport(counts={"samples": len(samples)})
 
     return JobSpec(
@@ -109,7 +112,6 @@ def sample_job(index: Index, database: RegistryDatabase, clock: Clock) -> JobSpe
         description="Keeps how many services there are by type and status, for charts over time.",
         every=timedelta(minutes=_SAMPLE_MINUTES),
         run=sample,
-        rehearses=False,
         at_once=True,
     )
 
@@ -117,7 +119,9 @@ def sample_job(index: Index, database: RegistryDatabase, clock: Clock) -> JobSpe
 def audit_jobs(checkpoints: Checkpoints) -> Sequence[JobSpec]:
     """What makes tampering with the audit trail show."""
 
-    async def checkpoint(_dry_run: bool) -> JobReport:
+    async def checkpoint(dry_run: bool) -> JobReport:
+        if dry_run:
+            return JobReport(counts={"entries": await checkpoints.count()})
         made = await checkpoints.make()
         return JobReport(counts={"entries": made.entries, "records": made.records} if made else {})
 
@@ -127,7 +131,6 @@ def audit_jobs(checkpoints: Checkpoints) -> Sequence[JobSpec]:
             description="Signs what the audit trail and the ledger hold, for `jetway audit verify`.",
             every=timedelta(days=1),
             run=checkpoint,
-            rehearses=False,
             first_after=_SOON,
         ),
     )
@@ -138,13 +141,25 @@ def upkeep_jobs(
 ) -> Sequence[JobSpec]:
     """What keeps everything that is derived in step with the ledger."""
 
-    async def finish_cascades(_dry_run: bool) -> JobReport:
+    async def finish_cascades(dry_run: bool) -> JobReport:
+        if dry_run:
+            unfinished = cascades.unfinished()
+            return JobReport(counts={"due": len(unfinished)}, names=tuple(map(str, unfinished[:_NAMED])))
         return JobReport(counts={"finished": await cascades.resume()})
 
-    async def flush_last_seen(_dry_run: bool) -> JobReport:
+    async def flush_last_seen(dry_run: bool) -> JobReport:
+        if dry_run:
+            return JobReport(counts={"rows": rows.behind})
         return JobReport(counts={"rows": await rows.flush_presence()})
 
-    async def reconcile(_dry_run: bool) -> JobReport:
+    async def reconcile(dry_run: bool) -> JobReport:
+        if dry_run:
+            found = await reconciler.rehearse()
+            return JobReport(
+                counts={"checked": found.checked} | {drift.value: n for drift, n in found.counts.items()},
+                names=tuple(found.named[:_NAMED]),
+                error="; ".join(found.errors[:_ERRORS]),
+            )
         report = await reconciler.run()
         return JobReport(
             counts={
@@ -152,7 +167,8 @@ def upkeep_jobs(
                 "documents_mended": report.documents_mended,
                 "rows_mended": report.rows_mended,
                 "gaps_open": report.gaps_open,
-            }
+            },
+            error="; ".join(report.errors[:_ERRORS]),
         )
 
     return (
@@ -161,7 +177,6 @@ def upkeep_jobs(
             description="Finishes revocations beneath a service that a crash or an outage cut off.",
             every=timedelta(seconds=15),
             run=finish_cascades,
-            rehearses=False,
             at_once=True,
         ),
         JobSpec(
@@ -169,14 +184,12 @@ def upkeep_jobs(
             description="Writes when services were last heard into the database.",
             every=settings.heartbeat.flush_interval,
             run=flush_last_seen,
-            rehearses=False,
         ),
         JobSpec(
             name="reconcile",
             description="Compares documents, rows and the audit trail with the ledger and mends what differs.",
             every=settings.lifecycle.reconcile_interval,
             run=reconcile,
-            rehearses=False,
             first_after=_SOON,
         ),
     )

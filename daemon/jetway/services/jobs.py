@@ -35,6 +35,8 @@ class JobReport:
 
     counts: Mapping[str, int] = field(default_factory=dict)
     names: Sequence[str] = ()
+    error: str = ""
+    """Why not all of it was done: then the run has failed, with what it did nevertheless."""
 
 
 Work = Callable[[bool], Awaitable[JobReport]]
@@ -170,6 +172,9 @@ class JobBook:
         report = JobReport()
         try:
             report = await spec.run(begun.dry_run)
+            error = report.error
+            if error:
+                log.warning("a job did not do all of it", action="job_failed", job=spec.name, error=error)
         except (PortError, RefusedError) as failure:
             error = str(failure)
             log.warning("a job could not run", action="job_failed", job=spec.name, error=error)

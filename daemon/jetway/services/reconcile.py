@@ -69,6 +69,13 @@ class Reconciler:
             self.last, self.failure = report, ""
             return report
 
+    async def rehearse(self) -> Findings:
+        """Compare everything and mend nothing. Raises RefusedError as `run` does."""
+        with self._turn.take(NAME):
+            findings = Findings(self._metrics, mends=False)
+            await self._compare_all(findings)
+            return findings
+
     async def run_by_itself(self) -> None:
         """What the job does: nothing, where somebody else is at it."""
         if not self._turn.holder and self._turn.leads():
@@ -77,17 +84,7 @@ class Reconciler:
     async def _compare(self) -> ReconcileReport:
         started_at, began = self._clock.now(), time.perf_counter()
         findings = Findings(self._metrics)
-        try:
-            await self._settling.index()
-        except PortError as error:
-            findings.failed(error)
-        else:
-            findings.checked = len(self._index.records)
-            for compare in self._comparisons:
-                try:
-                    await compare(findings)
-                except PortError as error:
-                    findings.failed(error)
+        await self._compare_all(findings)
         report = findings.report(started_at, self._clock.now())
         self._metrics.audit_gaps.set(report.gaps_open)
         log.info(
@@ -103,3 +100,16 @@ class Reconciler:
             seconds=round(time.perf_counter() - began, 2),
         )
         return report
+
+    async def _compare_all(self, findings: Findings) -> None:
+        try:
+            await self._settling.index()
+        except PortError as error:
+            findings.failed(error)
+            return
+        findings.checked = len(self._index.records)
+        for compare in self._comparisons:
+            try:
+                await compare(findings)
+            except PortError as error:
+                findings.failed(error)

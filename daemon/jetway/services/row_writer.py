@@ -94,6 +94,11 @@ class RowWriter:
         """The services of which a row is set aside."""
         return frozenset(refusal.owner for refusal in self._set_aside.rows() if refusal.owner)
 
+    @property
+    def behind(self) -> int:
+        """How many rows have an older last_seen than is known."""
+        return self._presence.unwritten
+
     async def flush_presence(self, limit: int | None = None) -> int:
         """Write the rows whose last_seen is behind now, at most `limit`; how many.
 

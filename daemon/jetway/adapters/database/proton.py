@@ -155,7 +155,7 @@ class ProtonDatabase:
         gone = [replace(row, status=sql.PURGED, updated_at=now, epoch=0, revision=0) for row in rows.values()]
         await self.write_rows(gone, [], overwrite=True)
 
-    async def trim_events(self, before: datetime) -> int:
+    async def trim_events(self, before: datetime, *, dry_run: bool = False) -> int:
         """Nothing: the stream drops events 90 days after their time by itself."""
         return 0
 
@@ -176,7 +176,7 @@ class ProtonDatabase:
         rows = await self._call(lambda client: client.select(statement, values))
         return [CountSample(DECODERS[Kind.TIME](at), kind, status, count) for at, kind, status, count in rows]
 
-    async def trim_counts(self, before: datetime) -> int:
+    async def trim_counts(self, before: datetime, *, dry_run: bool = False) -> int:
         """Nothing: the stream drops samples after 90 days by itself."""
         return 0
 

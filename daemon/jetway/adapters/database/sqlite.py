@@ -122,8 +122,10 @@ class SqliteDatabase:
         if keys:
             await self._write(work)
 
-    async def trim_events(self, before: datetime) -> int:
-        """Delete events from before then, some thousand at a time; how many."""
+    async def trim_events(self, before: datetime, *, dry_run: bool = False) -> int:
+        """Delete events from before then, some thousand at a time, or only count them; how many."""
+        if dry_run:
+            return await self._count(sql.COUNT_OLD_EVENTS, before)
 
         def work(connection: sqlite3.Connection) -> int:
             with transaction(connection):
@@ -153,8 +155,15 @@ class SqliteDatabase:
         found = await self._read(lambda connection: connection.execute(sql.SELECT_SAMPLES, values).fetchall())
         return [CountSample(parse_rfc3339(at), kind, status, count) for at, kind, status, count in found]
 
-    async def trim_counts(self, before: datetime) -> int:
-        """Forget samples from before then; how many."""
+    async def _count(self, statement: str, before: datetime) -> int:
+        values = (rfc3339(before),)
+        ((number,),) = await self._read(lambda connection: connection.execute(statement, values).fetchall())
+        return int(number)
+
+    async def trim_counts(self, before: datetime, *, dry_run: bool = False) -> int:
+        """Forget samples from before then, or only count them; how many."""
+        if dry_run:
+            return await self._count(sql.COUNT_OLD_SAMPLES, before)
 
         def work(connection: sqlite3.Connection) -> int:
             with transaction(connection):

@@ -43,6 +43,8 @@ TRIM_EVENTS = (
 """So many at a time: a long transaction would keep everything else waiting."""
 
 
+COUNT_OLD_EVENTS = f"SELECT count(*) FROM {EVENTS.name} WHERE timestamp < ?"  # noqa: S608
+
 INSERT_SAMPLE = (
     "INSERT INTO service_count_samples (sampled_at, service_type, status, service_count) VALUES (?, ?, ?, ?)"
     " ON CONFLICT DO NOTHING"
@@ -53,6 +55,7 @@ SELECT_SAMPLES = (
     " ORDER BY sampled_at, service_type, status"
 )
 TRIM_SAMPLES = "DELETE FROM service_count_samples WHERE sampled_at < ?"
+COUNT_OLD_SAMPLES = "SELECT count(*) FROM service_count_samples WHERE sampled_at < ?"
 
 
 def _of_all_services(columns: str, condition: str = "") -> str:
