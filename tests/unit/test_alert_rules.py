@@ -130,6 +130,8 @@ SET_ASIDE = 'service_registry_rows_set_aside{instance="gw", kind="%s"}'
         ("JetwayDocumentsSetAside", {'jetway_documents_set_aside{instance="gw"}': "1x20"}, "15m", 1),
         ("JetwayAuditGaps", {'jetway_audit_gaps{instance="gw"}': "3x20"}, "10m", 1),
         ("JetwayNatsAway", {'jetway_nats_connected{instance="gw"}': "1 1 0x20"}, "5m", 1),
+        ("JetwayNotHearing", {'jetway_hearing_age_seconds{instance="gw"}': "0 0 60+60x20"}, "6m", 1),
+        ("JetwayNotHearing", {'jetway_hearing_age_seconds{instance="gw"}': "0 10 0 12 0x20"}, "6m", 0),
         ("JetwayHeartbeatsDropped", {'jetway_heartbeats_dropped{instance="gw"}': "0+10x40"}, "30m", 1),
         (
             "JetwayRedemptionsRefused",

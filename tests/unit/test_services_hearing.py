@@ -95,3 +95,26 @@ async def test_a_lost_link_ends_no_sooner_than_it_is_told() -> None:
     world.table.deaf()
     assert await world.pass_seconds(600) is Liveness.ONLINE
     assert world.table.hearing is None
+
+
+async def test_a_server_that_stands_still_from_the_start_makes_nobody_late() -> None:
+    world = World()
+    world.ears.covered = True
+    assert await world.pass_seconds(600) is Liveness.ONLINE
+    world.ears.covered = False
+    assert await world.pass_seconds(59) is Liveness.ONLINE
+    assert await world.pass_seconds(2) is Liveness.LATE
+
+
+async def test_how_long_nothing_was_heard_is_a_number_and_nought_while_all_is_heard() -> None:
+    world = World()
+    await world.pass_seconds(50)
+    assert world.watch.age_seconds == 0
+    world.clock.advance(2)
+    assert world.watch.age_seconds == 0, "a hiccup is no gap"
+    world.ears.covered = True
+    await world.pass_seconds(100)
+    assert world.watch.age_seconds == 102
+    world.ears.covered = False
+    await world.pass_seconds(1)
+    assert world.watch.age_seconds == 0

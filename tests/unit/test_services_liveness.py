@@ -165,6 +165,25 @@ async def test_a_shorter_interval_counts_at_once_and_a_longer_one_as_well(world:
     assert await world.after(6 + ONE_TURN) is Liveness.OFFLINE
 
 
+async def test_a_changed_interval_brings_nobody_back_after_a_gap(world: World) -> None:
+    world.beat()
+    assert await world.after(91) is Liveness.OFFLINE
+    world.presence.deaf()
+    world.presence.listening()
+    slower = newer(world.index.records[AGENT], heartbeat_interval_seconds=40)
+    world.index.apply(slower)
+    assert world.verdicts.of(AGENT) is Liveness.OFFLINE, "nothing was heard of it"
+    await world.after(200)
+    world.index.apply(newer(slower, heartbeat_interval_seconds=300))
+    assert world.verdicts.of(AGENT) is Liveness.OFFLINE
+    world.beat()
+    assert world.verdicts.of(AGENT) is Liveness.ONLINE
+    world.presence.deaf()
+    world.presence.listening()
+    world.index.apply(newer(newer(slower), heartbeat_interval_seconds=1))
+    assert await world.after(3 + ONE_TURN) is Liveness.OFFLINE, "worse by silence, as ever"
+
+
 async def test_counts_follow_every_change(world: World) -> None:
     first, second = world.put("a2"), world.put("a3")
     assert world.counts() == {"never": 3, "online": 0, "late": 0, "offline": 0}

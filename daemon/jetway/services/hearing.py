@@ -12,6 +12,7 @@ import asyncio
 import structlog
 
 from jetway.core.errors import PortError
+from jetway.core.liveness import GAP_SECONDS
 from jetway.ports import Clock, Ears
 from jetway.services.presence import PresenceTable
 
@@ -31,6 +32,13 @@ class HearingWatch:
         self._clock = clock
         self._heard_at = clock.monotonic()
         self._dropped = ears.dropped
+        presence.require_proof()
+
+    @property
+    def age_seconds(self) -> float:
+        """Since when nothing is proven to be heard; 0 while it is."""
+        seconds = self._clock.monotonic() - self._heard_at
+        return seconds if seconds > GAP_SECONDS else 0.0
 
     @property
     def trouble(self) -> str:

@@ -212,7 +212,9 @@ class Verdicts:
             return
         interval = self._interval(record, seen)
         verdict = self._judge(seen, interval, hearing)
-        if verdict is not seen.verdict:
+        # What was found before a gap stands: after it only a part of the silence counts, and that proves nothing.
+        since_gap = seen.heard_at >= hearing.since
+        if verdict.is_worse_than(seen.verdict) or (since_gap and verdict is not seen.verdict):
             self._publish(record, seen, verdict)
         self._wait(record.key, seen, interval, hearing)
 

@@ -111,6 +111,11 @@ class Metrics:
             ["kind", "outcome"],
             registry=self.registry,
         )
+        self.hearing_age = Gauge(
+            "jetway_hearing_age_seconds",
+            "Since heartbeats were last proven to be heard; 0 while they are.",
+            registry=self.registry,
+        )
         self.index_age = Gauge(
             "jetway_index_age_seconds",
             "Since everything in the ledger was last proven to be known in memory.",

@@ -123,6 +123,10 @@ class PresenceTable:
             now = self._clock.monotonic()
             self._hearing = Hearing(now, now)
 
+    def require_proof(self) -> None:
+        """From now on nothing counts as heard but what is proven: a server may stand still from the start."""
+        self._is_proven = True
+
     def deaf(self) -> None:
         """Heartbeats do not reach the daemon: silence proves nothing."""
         self.remember_hearing()
@@ -131,7 +135,7 @@ class PresenceTable:
     def proven(self, at: float) -> bool:
         """It came back now that everything sent until `at` was heard; False if there was a gap before.
 
-        Needed from the first call on.
+        Needed from the first call on, or from `require_proof` on.
         """
         if self._hearing is None:
             return True  # the link was lost meanwhile: that has been told
