@@ -91,7 +91,17 @@ def _require_host_and_port(url: str) -> str:
         usable = False
     if url and not usable:
         raise ValueError("must hold a host, and a port from 1 to 65535 if any")
+    if url and not _is_host(parts.hostname or ""):
+        raise ValueError(
+            "its host is no name: parts of 1 to 63 characters, 253 in all, with dots between them"
+        )
     return url
+
+
+def _is_host(host: str) -> bool:
+    """Whether a resolver would take it at all."""
+    name = host.removesuffix(".")
+    return ":" in name or (len(name) <= 253 and all(1 <= len(part) <= 63 for part in name.split(".")))
 
 
 def _require_nats_url(url: str) -> str:
@@ -311,6 +321,14 @@ def _require_webhook_url(url: SecretStr) -> SecretStr:
     return url
 
 
+def _require_bool_or_networks(value: object) -> object:
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, list | tuple):
+        raise ValueError("true, false, or a list of the networks where it may be")
+    return tuple(_require_network(str(each)) for each in value)
+
+
 class WebhookSettings(_Section):
     """Where alerts go."""
 
@@ -320,15 +338,15 @@ class WebhookSettings(_Section):
     """The secret that signs, at least 16 characters."""
     events: tuple[AlertKind, ...] = tuple(AlertKind)
     """Which kinds; all, where it is left out."""
-    allow_private: bool = False
-    """Whether it may be on a private network, or on this machine."""
+    allow_private: Annotated[bool | tuple[str, ...], BeforeValidator(_require_bool_or_networks)] = False
+    """Whether it may be on a private network, or on this machine; or the only networks where it may."""
     tls_ca: OptionalFile = None
     """The authority of its certificate, where the system does not know it."""
 
     @model_validator(mode="after")
     def _plain_stays_at_home(self) -> Self:
         if self.url.get_secret_value().startswith("http://") and not self.allow_private:
-            raise ValueError("http:// only with allow_private = true")
+            raise ValueError("http:// only with allow_private")
         return self
 
     @property

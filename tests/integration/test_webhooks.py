@@ -105,6 +105,40 @@ async def test_this_machine_is_not_reached_unless_it_is_allowed(
     assert not receiver.got
 
 
+@pytest.mark.parametrize(
+    ("allowed", "taken"),
+    [
+        (["127.0.0.0/8"], True),
+        (["10.0.0.0/8", "127.0.0.1"], True),
+        (["10.0.0.0/8", "::1"], False),
+        ([], False),
+    ],
+)
+async def test_private_networks_may_be_listed(
+    receiver: Receiver, url: str, tmp_path: Path, allowed: list[str], taken: bool
+) -> None:
+    secret, file = tmp_path / "secret", tmp_path / "jetway.toml"
+    secret.write_bytes(SECRET)
+    given = url.replace("http://", "https://")
+    file.write_text(
+        f'[[alerts.webhooks]]\nurl = "{given}"\nsecret_file = "{secret}"\nallow_private = {json.dumps(allowed)}\n'
+    )
+    [settings] = load_settings(file).alerts.webhooks
+    hook = Webhook(url, SECRET, SystemClock(), allow_private=settings.allow_private)
+    if taken:
+        await hook.send("id-1", "offline", b"{}")
+    else:
+        with pytest.raises(RejectedError, match="allow_private"):
+            await hook.send("id-1", "offline", b"{}")
+    assert len(receiver.got) == taken
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64, ".example", "xn--" + "a" * 80])
+async def test_a_host_that_nothing_can_look_up_is_refused_and_ends_nothing(host: str) -> None:
+    with pytest.raises((RejectedError, UnavailableError)):
+        await webhook(f"http://{host}/").send("id-1", "offline", b"{}")
+
+
 async def test_a_name_that_points_home_is_refused_where_it_is_connected(
     receiver: Receiver, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,7 +165,7 @@ async def test_a_name_that_points_home_is_refused_where_it_is_connected(
     [
         *("10.0.0.1", "172.16.3.4", "192.168.1.1", "127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1"),
         *("100.64.0.1", "255.255.255.255", "::1", "::", "fe80::1%eth0", "fd00::1", "ff02::1"),
-        *("::ffff:10.0.0.1", "2002:0a00:0001::"),
+        *("::ffff:10.0.0.1", "2002:0a00:0001::", "fec0::1", "feff::1%eth0"),
     ],
 )
 def test_addresses_that_are_not_of_the_internet(address: str) -> None:
@@ -148,6 +182,17 @@ def test_addresses_that_are(address: str) -> None:
     [
         ('url = "http://alerts.example/"\nsecret_file = "s"', "allow_private"),
         ('url = "ftp://alerts.example/"\nsecret_file = "s"', "https://"),
+        ('url = "https://alerts..example/"\nsecret_file = "s"', r"alerts\.webhooks\.0\.url: .*no name"),
+        (f'url = "https://{"a" * 64}.example/"\nsecret_file = "s"', r"alerts\.webhooks\.0\.url: .*no name"),
+        ('url = "http://alerts.example/"\nsecret_file = "s"\nallow_private = []', "allow_private"),
+        (
+            'url = "https://alerts.example/"\nsecret_file = "s"\nallow_private = ["10.0.0.1/8"]',
+            r"alerts\.webhooks\.0\.allow_private: .*a network",
+        ),
+        (
+            'url = "https://alerts.example/"\nsecret_file = "s"\nallow_private = "yes"',
+            r"alerts\.webhooks\.0\.allow_private: .*a list of the networks",
+        ),
         ('url = "https://alerts.example/"', "secret_file"),
         ('url = "https://alerts.example/"\nsecret_file = "s"\nevents = ["nap"]', "events"),
         ('url = "https://alerts.example/"\nsecret_file = "s"\nredirects = true', "redirects"),

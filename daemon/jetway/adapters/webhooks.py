@@ -12,7 +12,8 @@ import hashlib
 import hmac
 import socket
 import ssl
-from ipaddress import IPv6Address, ip_address
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -40,14 +41,17 @@ class Webhook:
         secret: bytes,
         clock: Clock,
         *,
-        allow_private: bool = False,
+        allow_private: bool | Sequence[str] = False,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._url = url
         self._host = urlsplit(url).hostname or ""
         self._secret = secret
         self._clock = clock
-        self._allow_private = allow_private
+        self._allow_all = allow_private is True
+        self._allowed = (
+            [ip_network(each) for each in allow_private] if not isinstance(allow_private, bool) else []
+        )
         self._tls = tls or ssl.create_default_context()
 
     async def send(self, alert_id: str, kind: str, body: bytes) -> None:
@@ -60,6 +64,8 @@ class Webhook:
                 raise RejectedError(str(cause)) from None
             # Not the error's own text: it may hold the whole address, and that a secret.
             raise UnavailableError(f"not reached: {type(error).__name__}") from None
+        except ValueError as error:  # a name that cannot be looked up: it will not be better the next time
+            raise RejectedError(f"its address cannot be used: {type(error).__name__}") from None
         if 200 <= status < 300:
             return
         if status >= 500 or status in _TRY_LATER:
@@ -91,8 +97,13 @@ class Webhook:
 
     def check(self, address: str) -> None:
         """Raise for an address that must not be connected to."""
-        if not self._allow_private and not is_public(address):
-            raise _ForbiddenAddressError(f"{address} is not a public address, and allow_private is not set")
+        if self._allow_all or is_public(address):
+            return
+        found = _plain(address)
+        if not any(found in network for network in self._allowed):
+            raise _ForbiddenAddressError(
+                f"{address} is not a public address, and allow_private does not name it"
+            )
 
 
 def open_webhooks(settings: AlertsSettings, clock: Clock) -> list[Webhook]:
@@ -116,11 +127,18 @@ def sign(secret: bytes, timestamp: str, body: bytes) -> str:
 
 def is_public(address: str) -> bool:
     """Whether an address belongs to the internet at large, also as IPv6 spells one of IPv4."""
+    found = _plain(address)
+    if isinstance(found, IPv6Address) and found.is_site_local:
+        return False  # long out of use, and still private where somebody uses it
+    return found.is_global and not found.is_multicast and not found.is_reserved
+
+
+def _plain(address: str) -> IPv4Address | IPv6Address:
+    """Without its zone, and as one of IPv4 where IPv6 only spells one."""
     found = ip_address(address.partition("%")[0])
     if isinstance(found, IPv6Address):
-        inner = found.ipv4_mapped or found.sixtofour
-        found = inner or found
-    return found.is_global and not found.is_multicast and not found.is_reserved
+        return found.ipv4_mapped or found.sixtofour or found
+    return found
 
 
 def read_secret(file: Path) -> bytes:
