@@ -33,26 +33,75 @@ def jobs_of(runs: dict[str, Callable[[], Awaitable[None]]], *, at_once: bool = T
     return Jobs(JobBook(specs, MemoryJobStore(), FakeClock(), Metrics()))
 
 
-async def test_a_job_that_fails_stops_no_other_and_runs_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_job_that_fails_stops_no_other_and_runs_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jetway.services.jobs.RETRY_AFTER", timedelta(seconds=0.05))
     runs: list[str] = []
-    enough = asyncio.Event()
+    again = asyncio.Event()
 
     async def fails() -> None:
         runs.append("fails")
+        if runs.count("fails") == 2:
+            again.set()
         raise UnavailableError("away")
 
     async def works() -> None:
         runs.append("works")
-        enough.set()
 
     jobs = jobs_of({"fails": fails, "works": works})
     jobs.start()
     try:
-        async with asyncio.timeout(10):
-            await enough.wait()
+        async with asyncio.timeout(30):
+            await again.wait()
     finally:
         jobs.stop()
-    assert sorted(runs) == ["fails", "works"]
+    assert sorted(runs[:2]) == ["fails", "works"]
+    assert runs.count("works") == 1, "its next time is in an hour"
+
+
+async def test_after_the_retry_that_works_the_job_comes_at_its_interval_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jetway.services.jobs.RETRY_AFTER", timedelta(seconds=0.05))
+    errors, done = [UnavailableError("away")], asyncio.Event()
+
+    async def run() -> None:
+        if errors:
+            raise errors.pop()
+        done.set()
+
+    jobs = jobs_of({"job": run})
+    jobs.start()
+    try:
+        async with asyncio.timeout(30):
+            await done.wait()
+        left = jobs._scheduler.get_job("job").next_run_time - datetime.now(UTC)
+        assert timedelta(minutes=50) < left <= timedelta(hours=1)
+    finally:
+        jobs.stop()
+
+
+async def test_runs_that_were_missed_come_once() -> None:
+    runs: list[int] = []
+    once, twice = asyncio.Event(), asyncio.Event()
+
+    async def run() -> None:
+        runs.append(len(runs))
+        (twice if once.is_set() else once).set()
+
+    jobs = jobs_of({"job": run})
+    jobs.start()
+    try:
+        async with asyncio.timeout(30):
+            await once.wait()
+            missed = datetime.now(UTC) - timedelta(hours=10)
+            jobs._scheduler.modify_job("job", next_run_time=missed)
+            await twice.wait()
+            for _ in range(1000):
+                await asyncio.sleep(0)
+        assert len(runs) == 2, "ten were missed"
+        assert jobs._scheduler.get_job("job").next_run_time > datetime.now(UTC)
+    finally:
+        jobs.stop()
 
 
 async def test_a_job_under_way_is_cancelled_at_the_stop_without_an_error(

@@ -10,7 +10,7 @@ import pytest
 from jetway.core.errors import Code, RefusedError, UnavailableError
 from jetway.ports import JobOutcome, JobRun
 from jetway.services.caller import Caller
-from jetway.services.jobs import RUNS_KEPT, JobBook, JobReport, JobSpec
+from jetway.services.jobs import RETRY_AFTER, RUNS_KEPT, JobBook, JobReport, JobSpec
 from jetway.services.metrics import Metrics
 from support.builders import FakeClock
 from support.memory import MemoryJobStore
@@ -147,6 +147,38 @@ async def test_a_failed_run_does_not_put_the_next_one_off() -> None:
     world.work.error = UnavailableError("away")
     await world.book.run("sweep")
     assert world.book.due_in("sweep") == timedelta(seconds=60)
+
+
+async def test_a_failed_run_is_tried_again_soon_and_then_less_often() -> None:
+    world = World()
+    assert world.book.retry_in("sweep") is None
+    world.work.error = UnavailableError("away")
+    waits = []
+    for _ in range(4):
+        await world.book.run("sweep")
+        await world.book.run("sweep", ALICE, dry_run=True)
+        waits.append(world.book.retry_in("sweep"))
+    assert waits == [RETRY_AFTER, 2 * RETRY_AFTER, 4 * RETRY_AFTER, 8 * RETRY_AFTER]
+    for _ in range(RUNS_KEPT):
+        await world.book.run("sweep")
+    assert world.book.retry_in("sweep") is None, "not more seldom than it would come anyway"
+    world.work.error = None
+    await world.book.run("sweep")
+    assert world.book.retry_in("sweep") is None
+
+
+async def test_a_run_that_a_crash_cut_off_is_on_the_books_after_it() -> None:
+    world = World()
+    world.work.gate = asyncio.Event()
+    task = asyncio.create_task(world.book.run("sweep"))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert world.work.runs == [False]
+    await world.reopen().load()
+    (state,) = await world.book.states()
+    assert [run.outcome for run in state.runs] == [JobOutcome.INTERRUPTED]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_the_books_are_bounded() -> None:

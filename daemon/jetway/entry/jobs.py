@@ -11,6 +11,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from jetway.core.errors import RefusedError
+from jetway.ports import JobOutcome
 from jetway.services.jobs import JobBook, JobSpec
 
 log = structlog.get_logger()
@@ -77,7 +78,9 @@ class Jobs:
         if task:
             self._running.add(task)
         try:
-            await self._book.run(spec.name)
+            run = await self._book.run(spec.name)
+            if run.outcome is JobOutcome.FAILED and not self._stopping:
+                self._retry(spec.name)
         except RefusedError as error:
             # Somebody runs it by hand just now, or this daemon has stopped leading.
             log.info("a job was passed over", action="job_passed_over", job=spec.name, reason=str(error))
@@ -88,6 +91,13 @@ class Jobs:
         finally:
             if task:
                 self._running.discard(task)
+
+    def _retry(self, name: str) -> None:
+        """What failed is not put off until its next time, which may be a week ahead."""
+        wait, next_run = self._book.retry_in(name), self._next_run(name)
+        at = datetime.now(UTC) + wait if wait is not None else None
+        if at is not None and next_run is not None and at < next_run:
+            self._scheduler.modify_job(name, next_run_time=at)
 
 
 def _trigger(spec: JobSpec) -> IntervalTrigger:

@@ -27,6 +27,8 @@ RUNS_KEPT = 20
 """Of each job; dry runs and runs by hand included."""
 REMEMBERED_FROM = timedelta(minutes=5)
 """Jobs that come at least this seldom are remembered beyond a restart."""
+RETRY_AFTER = timedelta(minutes=2)
+"""When a run that failed is tried again; each further time after twice as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +125,19 @@ class JobBook:
             wait = spec.first_after if last is None else max(wait, spec.first_after)
         return max(wait, timedelta(seconds=1))
 
+    def retry_in(self, name: str) -> timedelta | None:
+        """How long until a job is tried again whose last run failed; None where its next time comes as soon."""
+        spec = self._spec(name)
+        failed = 0
+        for run in self._runs[name]:
+            if run.dry_run:
+                continue
+            if run.outcome is not JobOutcome.FAILED:
+                break
+            failed += 1
+        wait = RETRY_AFTER * 2 ** (failed - 1) if failed else spec.every
+        return wait if wait < spec.every else None
+
     async def run(
         self, name: str, caller: Caller = SYSTEM, *, dry_run: bool = False, work: Work | None = None
     ) -> JobRun:
@@ -156,6 +171,8 @@ class JobBook:
         )
         runs = self._runs[spec.name]
         runs.appendleft(begun)
+        if spec.remembered:
+            await self._remember(spec.name)  # so that one that a crash cuts off is on the books after it
         ended = begun
         try:
             ended = await self._attempt(spec, begun, began)
