@@ -13,9 +13,11 @@ import pytest
 from aiohttp import ClientResponse
 
 from jetway.core.ids import ServiceKey, ServiceType
+from jetway.entry.http import middleware
 from jetway.entry.http import stream as module
 from jetway.services import watch as watching
 from jetway.services.caller import Caller
+from support import REPOSITORY
 from support.builders import POLLER
 from support.http_world import World, http_world
 
@@ -194,3 +196,32 @@ async def test_a_service_that_turned_while_the_client_was_away_is_told(world: Wo
     async with listening(world, Last_Event_ID=elsewhere) as events:
         told, _ = await events.until_position()
         assert [service["service_id"] for _, service in told] == ["p1"], "another daemon's count says nothing"
+
+
+async def metrics_of(world: World) -> list[str]:
+    async with world.session.get(world.server.url + "/metrics") as response:
+        return (await response.text()).splitlines()
+
+
+async def test_how_long_somebody_listened_is_no_measure_of_the_gateway(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEEP_ALIVE_SECONDS", 0.05)
+    async with listening(world) as events:
+        await register(world, "p1")
+        await events.until_position()
+    lines: list[str] = []
+    async with asyncio.timeout(30):
+        while not [line for line in lines if line.startswith("jetway_http_requests_total") and WATCH in line]:
+            await asyncio.sleep(0.05)
+            lines = await metrics_of(world)
+    durations = [line for line in lines if "duration_seconds_count" in line]
+    assert any('route="/metrics"' in line for line in durations)
+    assert not [line for line in durations if WATCH in line]
+
+
+def test_every_stream_is_known_to_the_metrics() -> None:
+    folder = REPOSITORY / "daemon" / "jetway" / "entry"
+    streams = [file for file in folder.rglob("*.py") if "text/event-stream" in file.read_text("utf-8")]
+    made = [file for file in streams if "StreamResponse(headers=_HEADERS)" in file.read_text("utf-8")]
+    assert len(made) == len(middleware._STREAMS)

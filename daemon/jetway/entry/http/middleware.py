@@ -23,6 +23,9 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines: logged only when something is wrong."""
 
+_STREAMS = frozenset({"/api/admin/services/watch", "/ui/live"})
+"""These last as long as somebody listens: no measure of how quick the gateway is."""
+
 _POLICY = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -52,7 +55,8 @@ class HttpMetrics:
         """Count one request."""
         method = method if method in _METHODS else "other"
         self._requests.labels(route, method, str(status)).inc()
-        self._seconds.labels(route, method).observe(seconds)
+        if route not in _STREAMS:
+            self._seconds.labels(route, method).observe(seconds)
 
 
 def observer(metrics: HttpMetrics, proxies: Proxies) -> Middleware:
