@@ -194,6 +194,7 @@ class Daemon:
         keeper = PresenceKeeper(house.presence, house.index, house.changes, file)
         await keeper.restore()
         house.watch.recall(house.changes.turned_since(clock.now() - RECALLED, RECENT_CHANGES))
+        await house.troubles.recall()
         # Kept in the end as well: after the last heartbeat, as what is built later is taken down before.
         self._releases.add("presence snapshot", keeper.save)
         self._tasks.start("presence-snapshot", keeper.run())

@@ -825,6 +825,10 @@ class RememberedService(NamedTuple):
     incarnation: int
     turns: bytes = b""
     """The last changes of its verdict, as `core.turns` packs them."""
+    beats: int = 0
+    """This and what follows only of one that waits for approval: whoever decides looks at it."""
+    instance_id: str = ""
+    source_ip: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from jetway.core.clones import MOST_REMEMBERED, Instances, Sighting, follow, is_over
-from jetway.core.flapping import FlapRule, is_flapping
+from jetway.core.flapping import FlapRule, is_flapping, was_flapping
 
 RULE = FlapRule(changes=6, window=timedelta(minutes=10))
 ALIVE = 90.0
@@ -68,3 +68,14 @@ def test_it_is_over_when_nobody_took_turns_for_as_long_as_a_host_may_be_silent()
     assert not is_over(known, 0.0, 30 + ALIVE, alive_seconds=ALIVE)
     assert is_over(known, 0.0, 31 + ALIVE, alive_seconds=ALIVE)
     assert not is_over(known, 100.0, 31 + ALIVE, alive_seconds=ALIVE), "most of that was not listened to"
+
+
+def test_who_was_flapping_is_told_from_the_changes_alone() -> None:
+    quick = [1000.0 + 10 * number for number in range(7)]
+    assert was_flapping(quick, RULE)
+    assert not was_flapping(quick[:6], RULE)
+    assert not was_flapping([], RULE)
+    assert was_flapping([*quick, 1600.0], RULE), "more than three are left"
+    assert not was_flapping([*quick, 1700.0], RULE), "it had ended before"
+    assert not was_flapping([*quick, *(2000.0 + 10 * number for number in range(4))], RULE)
+    assert was_flapping([*quick, *(2000.0 + 10 * number for number in range(7))], RULE)

@@ -267,3 +267,61 @@ def test_turns_that_are_not_whole_are_passed_over_with_all_the_rest(file: Presen
     with capture_logs() as logs:
         assert file.load() is None
     assert [line["action"] for line in logs] == ["presence_snapshot_unused"]
+
+
+async def test_who_waits_for_approval_is_known_as_before_after_a_restart(file: PresenceFile) -> None:
+    async with running_house() as house:
+        await house.activate(POLLER)
+        who = Payload(instance_id="run-1", source_ip="192.0.2.7")
+        for _ in range(3):
+            house.clock.advance(10)
+            await house.beat(LINEAGE, who)
+            await house.beat(LINEAGES[ServiceType.POLLER], who)
+        before = house.presence.seen(AGENT)
+        assert before is not None
+        assert await restart(house, file) == 2
+        waits, known = house.presence.seen(AGENT), house.presence.seen(POLLER)
+        assert waits is not None
+        assert known is not None
+        told = (waits.beats, waits.instance_id, waits.source_ip)
+        assert told == (before.beats, "run-1", "192.0.2.7") != (0, "run-1", "192.0.2.7")
+        assert (known.beats, known.instance_id) == (0, ""), "nobody has to decide about that one"
+
+
+def test_what_is_kept_of_those_who_wait_is_loaded_with_their_turns_and_without(file: PresenceFile) -> None:
+    services = [
+        SERVICES[0]._replace(beats=3, instance_id="run-1", source_ip="192.0.2.7"),
+        SERVICES[1]._replace(beats=1, turns=bytes(8)),
+        SERVICES[2],
+    ]
+    file.save(PresenceSnapshot(HEARD, services, NOW))
+    assert file.load() == PresenceSnapshot(HEARD, services, NOW)
+
+
+async def test_who_flapped_before_a_restart_flaps_on_and_is_not_told_again(file: PresenceFile) -> None:
+    async with running_house() as house:
+        await house.activate_tree()
+        for _ in range(4):
+            house.clock.advance(60.1)
+            await house.liveness.sweep()
+            await house.beat(LINEAGE)
+        await house.troubles.look()
+        await house.settle()
+        assert (house.troubles.is_flapping(AGENT), len(house.events("flapping"))) == (True, 1)
+        await restart(house, file)
+        await house.troubles.recall()
+        assert house.troubles.is_flapping(AGENT)
+        assert not house.troubles.is_flapping(POLLER)
+        for _ in range(2):
+            house.clock.advance(60.1)
+            await house.liveness.sweep()
+            await house.beat(LINEAGE)
+        await house.troubles.look()
+        await house.settle()
+        assert len(house.events("flapping")) == 1
+        for _ in range(25):
+            house.clock.advance(30)
+            await house.beat(LINEAGE)
+        await house.troubles.look()
+        await house.settle()
+        assert len(house.events("flapping_ended")) == 1, "its end is told as well"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jetway.core.errors import UnavailableError
-from jetway.core.heartbeat import Payload
+from jetway.core.heartbeat import BatchEntry, Payload
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.record import ServiceStatus
 from jetway.services.catalogue import ServiceView
@@ -155,3 +155,18 @@ async def test_a_service_that_is_gone_leaves_no_trouble_behind() -> None:
         house.index.forget(AGENT)
         assert house.troubles.clones(AGENT) == ()
         await house.troubles.look()
+
+
+async def test_a_service_heard_directly_and_by_a_relay_with_other_addresses_is_no_clone() -> None:
+    async with running_house() as house:
+        await house.activate_tree()
+        relayed = BatchEntry(service_type=ServiceType.AGENT, source_ip="198.51.100.1")
+        for _ in range(10):
+            house.clock.advance(10)
+            await house.beat(LINEAGE, Payload(source_ip="192.0.2.1"))
+            await house.beat(LINEAGE, relayed)
+        assert (await view(house)).clones == ()
+        for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
+            house.clock.advance(10)
+            await house.beat(LINEAGE, relayed.model_copy(update={"source_ip": address}))
+        assert (await view(house)).clones == ("192.0.2.1", "192.0.2.2"), "both by the relay"

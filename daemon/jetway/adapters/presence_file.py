@@ -110,12 +110,16 @@ def _row(one: RememberedService) -> list[Any]:
         one.interval_seconds,
         one.incarnation,
     ]
+    told = (one.beats, one.instance_id, one.source_ip)
+    if any(told):
+        return [*row, one.turns.hex(), told]
     return [*row, one.turns.hex()] if one.turns else row
 
 
 def _service(row: Sequence[Any]) -> RememberedService:
-    key, last_seen, verdict, interval, incarnation, *turns = row
-    packed = bytes.fromhex(turns[0]) if turns else b""
+    key, last_seen, verdict, interval, incarnation, *more = row
+    packed = bytes.fromhex(more[0]) if more else b""
+    beats, instance_id, source_ip = more[1] if len(more) > 1 else (0, "", "")
     if len(packed) % TURN_BYTES:
         raise ValueError(f"the turns of {key} are not whole")
     return RememberedService(
@@ -125,6 +129,9 @@ def _service(row: Sequence[Any]) -> RememberedService:
         None if interval is None else int(interval),
         int(incarnation),
         packed,
+        int(beats),
+        str(instance_id),
+        str(source_ip),
     )
 
 

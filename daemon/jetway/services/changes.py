@@ -42,6 +42,10 @@ class ChangeBook:
         """Who comes under this id later is somebody else."""
         self._changes.pop(key, None)
 
+    def services(self) -> tuple[ServiceKey, ...]:
+        """Those that have changes here."""
+        return tuple(self._changes)
+
     def moments(self, key: ServiceKey) -> list[float]:
         """When its verdict turned, as Unix time, the oldest first."""
         return seconds(self._changes.get(key, b""))

@@ -17,6 +17,7 @@ from jetway.core.errors import PortError
 from jetway.core.heard import Interval
 from jetway.core.ids import ServiceKey
 from jetway.core.liveness import BEFORE, Liveness
+from jetway.core.record import Approval
 from jetway.core.turns import TURN_BYTES, seconds
 from jetway.ports import PresenceSnapshot, PresenceStore, RememberedService
 from jetway.services.changes import ChangeBook
@@ -63,7 +64,14 @@ class PresenceKeeper:
         record = self._index.get(one.key)
         if record is None or record.incarnation != one.incarnation:
             return False  # gone, or another service of the same id
-        seen = Seen(one.last_seen, BEFORE, interval_seconds=one.interval_seconds, beats=0)
+        seen = Seen(
+            one.last_seen,
+            BEFORE,
+            interval_seconds=one.interval_seconds,
+            beats=one.beats,
+            instance_id=one.instance_id,
+            source_ip=one.source_ip,
+        )
         self._presence.adopt(one.key, seen, one.verdict)
         return True
 
@@ -118,8 +126,10 @@ class PresenceKeeper:
             record = self._index.get(key)
             if record is not None and one.verdict is not Liveness.NEVER:
                 turns = self._book.packed(key)
+                waits = record.approval is Approval.REQUIRED
+                told = (one.beats, one.instance_id, one.source_ip) if waits else ()
                 yield RememberedService(
-                    key, one.last_seen, one.verdict, one.interval_seconds, record.incarnation, turns
+                    key, one.last_seen, one.verdict, one.interval_seconds, record.incarnation, turns, *told
                 )
 
 

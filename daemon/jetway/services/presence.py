@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import cast
 
 from jetway.core.heard import Heard
-from jetway.core.heartbeat import Payload
+from jetway.core.heartbeat import BatchEntry, Payload
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.liveness import BEFORE, Hearing, Liveness, Thresholds, liveness
 from jetway.core.record import ServiceRecord
@@ -35,6 +35,8 @@ class Seen:
     beats: int = 1
     instance_id: str = ""
     source_ip: str = ""
+    relayed: bool = False
+    """Whether the address was told by a batch or a relay, which may know the service by another one."""
     verdict: Liveness = Liveness.NEVER
     """As it was last published; `services.liveness` alone changes it."""
     turn: int = NOWHERE
@@ -64,7 +66,9 @@ class Seen:
             self.interval_seconds = payload.interval_seconds
         self.stopping = payload.stopping
         self.instance_id = payload.instance_id or self.instance_id
-        self.source_ip = payload.source_ip or self.source_ip
+        if payload.source_ip:
+            self.source_ip = payload.source_ip
+            self.relayed = isinstance(payload, BatchEntry)
 
 
 Notice = Callable[[ServiceKey, Seen], None]

@@ -16,8 +16,8 @@ from pydantic import JsonValue
 
 from jetway.core.clones import Instances, Sighting, follow, is_over
 from jetway.core.errors import PortError
-from jetway.core.flapping import FlapRule, is_flapping
-from jetway.core.heartbeat import Payload
+from jetway.core.flapping import FlapRule, is_flapping, was_flapping
+from jetway.core.heartbeat import BatchEntry, Payload
 from jetway.core.ids import ServiceKey
 from jetway.core.record import EventType, ServiceRecord
 from jetway.ports import Clock
@@ -106,6 +106,15 @@ class Troubles:
         await self._tell()
 
     # --- flapping
+
+    async def recall(self) -> None:
+        """Know who flapped when the last run ended, by the changes that it kept: it has told so already."""
+        pace = Pace()
+        for key in self._book.services():
+            moments = self._book.moments(key)
+            if len(moments) > self._rule.changes and was_flapping(moments, self._rule):
+                self._flapping.add(key)
+            await pace.breathe()
 
     def changed(self, change: LivenessChange) -> None:
         """A verdict turned, and stands in the book."""
@@ -234,7 +243,12 @@ class Troubles:
 
 
 def _compared(seen: Seen, payload: Payload) -> tuple[str, str]:
-    """Who spoke before and who speaks now: by instance where both say it, else by address."""
+    """Who spoke before and who speaks now: by instance where both say it, else by address.
+
+    A relay may know a service by another address than the one that it has by itself: those are not compared.
+    """
     if seen.instance_id or payload.instance_id:
         return seen.instance_id, payload.instance_id
+    if seen.relayed is not isinstance(payload, BatchEntry):
+        return "", ""
     return seen.source_ip, payload.source_ip
