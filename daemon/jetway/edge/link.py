@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import nats.errors
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from jetway.edge.errors import EdgeError
 from jetway.edge.joined import CREDS_FILE, Joined
+from jetway.nats_client import SecureClient
 
 log = structlog.get_logger()
 
@@ -44,7 +44,7 @@ class Link:
     def __init__(self, joined: Joined, folder: Path) -> None:
         self._joined = joined
         self._folder = folder
-        self._client = Client()
+        self._client = SecureClient()
         self._begun = False
         self._last_error: Exception | None = None
         self._last_error_logged = float("-inf")
@@ -63,6 +63,7 @@ class Link:
         context = _tls(self._joined)
         if context is not None:
             options["tls"] = context
+            self._client.tls_only = True
         urls = list(self._joined.nats.urls)
         self._begun = True
         try:

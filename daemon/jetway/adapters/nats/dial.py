@@ -19,6 +19,7 @@ from nats.protocol.parser import Parser
 
 from jetway.core.errors import StartupError
 from jetway.core.heartbeat import HEADERS_NOT_READ
+from jetway.nats_client import SecureClient
 from jetway.settings import NatsSettings
 
 log = structlog.get_logger()
@@ -112,7 +113,7 @@ class PacedParser(Parser):
                 await asyncio.sleep(0)
 
 
-class ToldClient(Client):
+class ToldClient(SecureClient):
     """A client of nats-py that always tells when it has closed.
 
     With something unsent nats-py stumbles over the reset connection in the middle of closing: it then calls nobody
@@ -145,7 +146,7 @@ class ToldClient(Client):
 
 
 async def open_client(
-    client: Client,
+    client: SecureClient,
     url: str,
     identity: Identity,
     *,
@@ -156,6 +157,7 @@ async def open_client(
     options: dict[str, Any] = {}
     if identity.tls is not None:
         options["tls"] = identity.tls()
+        client.tls_only = True
         if identity.tls_hostname:
             options["tls_hostname"] = identity.tls_hostname
     if identity.credentials is not None:
@@ -177,9 +179,6 @@ async def open_client(
         closed_cb=on_closed,
         **options,
     )
-    # A server that does not ask for TLS is spoken to in the clear by nats-py, whatever the URL says.
-    if identity.tls is not None and not getattr(client, "_server_info", {}).get("tls_required"):
-        raise NatsError("the server does not offer TLS, which the settings ask for")
 
 
 async def close_client(client: Client | None) -> None:
