@@ -24,16 +24,19 @@ from jetway.adapters.nats.meta import LedgerMeta, MetaStore
 from jetway.adapters.nats.names import Names
 from jetway.adapters.nats.stores import NatsAuditLog
 from jetway.adapters.statedir import LedgerIdentity, StateDir
+from jetway.authorities import open_checkpoint_signer
 from jetway.core.backup import Manifest, next_epoch
 from jetway.core.commands import Context
 from jetway.core.errors import PortError, StartupError
 from jetway.core.record import EventType
+from jetway.core.restoration import Restoration
 from jetway.core.times import rfc3339
 from jetway.logs import set_up_logs
 from jetway.nats_link import external_nats, open_nats, start_private_nats
 from jetway.services.backup import back_up
 from jetway.services.caller import Caller
 from jetway.services.restore import ACTOR, Contents, Restore, Told, inspect
+from jetway.services.restores import signed_facts
 from jetway.services.trail import Trail
 from jetway.settings import Settings
 from jetway.tasks import Releases
@@ -154,7 +157,7 @@ async def _restore(settings: Settings, file: Path, discard: str, told: Told) -> 
         jetstream, loader, store = await _begin(settings, place, mark, contents, releases, embedded=embedded)
         run = Restore(archive, contents, _context(mark), RandomIdentifiers())
         await _fill(run, loader, jetstream, settings, told)
-        await _sign(settings, store, jetstream, mark, file)
+        await _sign(settings, store, jetstream, mark, contents, file)
         meta = LedgerMeta(mark.ledger_id, mark.epoch, contents.manifest.ledger_created_at)
         await loader.complete(meta)
         state.write_ledger(LedgerIdentity(mark.ledger_id, mark.epoch))
@@ -261,9 +264,14 @@ async def _fill(
 
 
 async def _sign(
-    settings: Settings, store: MetaStore, jetstream: JetStream, mark: RestoreMark, file: Path
+    settings: Settings,
+    store: MetaStore,
+    jetstream: JetStream,
+    mark: RestoreMark,
+    contents: Contents,
+    file: Path,
 ) -> None:
-    """Make sure that the keys are this ledger's, and tell the trail."""
+    """Make sure that the keys are this ledger's, and tell the trail, signed."""
     keys = load_or_create_keys(settings.state_dir / "keys", first_start=False)
     for name, own in (("token_key", keys.key_id), ("token_secret", keys.secret_id)):
         standing = await store.agree(name, own)
@@ -271,8 +279,14 @@ async def _sign(
             raise StartupError(
                 f"keys: the backup's {name} is {own}, but its tokens were made with {standing}"
             )
+    signer = await open_checkpoint_signer(settings, store)
+    restoration = Restoration(
+        ledger_id=mark.ledger_id,
+        epoch=mark.epoch,
+        backup_created_at=contents.manifest.created_at,
+        restored_at=SystemClock().now(),
+    )
     trail = Trail(NatsAuditLog(jetstream, Names.of(settings.nats)), SystemClock(), RandomIdentifiers())
     facts: dict[str, JsonValue] = {"backup_created_at": mark.backup_created_at, "epoch": mark.epoch}
-    await trail.note(
-        EventType.RESTORED, Caller(ACTOR), reason=f"restored from {file.name}", metadata={**facts}
-    )
+    facts |= signed_facts(signer, restoration)
+    await trail.note(EventType.RESTORED, Caller(ACTOR), reason=f"restored from {file.name}", metadata=facts)

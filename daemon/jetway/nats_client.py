@@ -1,4 +1,4 @@
-"""The client of nats-py, held to TLS where TLS is asked for. The daemon's link and the edge host's are both made of it."""
+"""The client of nats-py, held to TLS where TLS is asked for: for the daemon's link and the edge host's."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from nats.errors import Error
 class SecureClient(Client):
     """Sends nothing in the clear once `tls_only` is set.
 
-    Whether the link is encrypted nats-py leaves to the server's greeting, which is not encrypted yet: whoever stands
-    in between takes `tls_required` out of it and would be told the credentials and a signature for the server.
+    Whether the link is encrypted nats-py leaves to the server's greeting, which is not encrypted yet: whoever
+    stands in between takes `tls_required` out of it and would be told the credentials and a signature.
     """
 
     tls_only = False

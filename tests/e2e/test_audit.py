@@ -33,6 +33,7 @@ def test_it_is_whole_after_a_kill_and_a_restore_and_says_what_is_not(new_daemon:
 
     done = daemon.json_of("audit", "verify")
     assert (done["findings"], done["checkpoints"], done["records"]) == ([], 2, 2)
+    assert any(note.startswith("restored at ") for note in done["notes"]), "a restore is always told"
 
     public = daemon.state / "checkpoints" / "public-key.pem"
     (kept, _) = sorted(daemon.state.glob("checkpoints/*.json"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import JsonValue
 
 from jetway.adapters.authority.checkpoints import CheckpointSigner, open_signer
 from jetway.adapters.checkpoint_files import CheckpointFiles
@@ -19,8 +22,10 @@ from jetway.adapters.nats.trail import NatsTrail
 from jetway.core.errors import StartupError
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.record import EventType, ServiceStatus
+from jetway.core.restoration import Restoration
 from jetway.services.audit import AuditVerifier, Verified
 from jetway.services.checkpoints import Checkpoints
+from jetway.services.restores import signed_facts
 from jetway.services.trail import Trail
 from support.builders import AGENT
 from support.house import ALICE
@@ -300,3 +305,88 @@ def test_a_key_that_the_ledger_remembers_is_never_made_anew(tmp_path: Path) -> N
     other = open_signer(tmp_path / "other", None)
     with pytest.raises(StartupError, match=other.key_id):
         open_signer(tmp_path / "other", signer.key_id)
+
+
+def restored_event(messages: list[Message], metadata: dict[str, JsonValue]) -> Message:
+    """The event of a restore, as whoever may write to the trail can make it."""
+    like = next(data for name, data in messages if name == "registry.events.gateway.api_token_created")
+    event = {**json.loads(like or b""), "event_type": "restored", "actor": "restore", "metadata": metadata}
+    return "registry.events.gateway.restored", json.dumps(event | {"event_id": "f" * 36}).encode()
+
+
+LONG_AGO: dict[str, JsonValue] = {"backup_created_at": "2000-01-01T00:00:00.000Z", "epoch": 1}
+UNSIGNED = "a restore at .* that the gateway's key did not sign"
+
+
+@pytest.mark.parametrize("epoch", [1, 0], ids=["another epoch", "the ledger's own epoch"])
+async def test_a_pretended_restore_excuses_no_event_that_was_taken_away(tmp_path: Path, epoch: int) -> None:
+    await live(tmp_path, checkpoint=True)
+    async with aftermath(tmp_path) as it:
+        facts = {**LONG_AGO, "epoch": epoch or it.gateway.meta.epoch}
+        gone = "registry.events.gateway.api_token_created"
+        await it.forge(EVENTS, lambda m: [*(each for each in m if each[0] != gone), restored_event(m, facts)])
+        done = await it.verify()
+        assert any(re.search(UNSIGNED, finding) for finding in done.findings), done.findings
+        assert any("is missing or was changed" in finding for finding in done.findings), done.findings
+
+
+async def test_a_pretended_restore_excuses_no_wiped_history(tmp_path: Path) -> None:
+    await live(tmp_path, checkpoint=True)
+    async with aftermath(tmp_path) as it:
+        pretended = restored_event(await it.messages(EVENTS), LONG_AGO)
+        await it.replace(LEDGER, [])
+        await it.replace(EVENTS, [pretended])
+        done = await it.verify()
+        assert re.search(UNSIGNED, done.findings[0]), done.findings
+        assert "is not in the trail: it was cut off or replaced" in done.findings[1]
+
+
+def signed_by(signer: CheckpointSigner, restoration: Restoration) -> dict[str, JsonValue]:
+    return {**LONG_AGO, **signed_facts(signer, restoration)}
+
+
+async def test_a_restore_excuses_what_is_missing_from_before_it_alone(tmp_path: Path) -> None:
+    await live(tmp_path, checkpoint=True)
+    async with aftermath(tmp_path) as it:
+        meta, now = it.gateway.meta, datetime.now(UTC)
+        backup_created_at = now - timedelta(days=1)
+
+        def facts(epoch: int, ledger_id: str, created: datetime = backup_created_at) -> Restoration:
+            return Restoration(ledger_id=ledger_id, epoch=epoch, backup_created_at=created, restored_at=now)
+
+        history = await it.messages(EVENTS)
+        await it.replace(LEDGER, [])
+        another = open_signer(tmp_path / "other-keys", None)
+        for restoration, signer in (
+            (facts(meta.epoch, meta.ledger_id), another),
+            (facts(meta.epoch, "another-ledger"), it.signer),
+            (facts(meta.epoch + 1, meta.ledger_id), it.signer),
+        ):
+            await it.replace(EVENTS, [restored_event(history, signed_by(signer, restoration))])
+            done = await it.verify()
+            assert re.search(UNSIGNED, done.findings[0]), restoration
+
+        # By the key, of this ledger and its epoch: what was made in that very epoch came after it all the same,
+        # and so did what the backup should have held.
+        early, late = facts(meta.epoch, meta.ledger_id), facts(meta.epoch, meta.ledger_id, now)
+        for restoration in (early, late):
+            await it.replace(EVENTS, [restored_event(history, signed_by(it.signer, restoration))])
+            done = await it.verify()
+            assert any("restored at" in note for note in done.notes), done.notes
+            assert any("it was cut off or replaced" in finding for finding in done.findings)
+
+
+async def test_an_epoch_that_no_restore_began_is_named(tmp_path: Path) -> None:
+    await live(tmp_path)
+    async with aftermath(tmp_path) as it:
+        epoch = it.gateway.meta.epoch
+        old, new = f'"epoch":{epoch}'.encode(), f'"epoch":{epoch + 1}'.encode()
+
+        def moved_on(messages: list[Message]) -> list[Message]:
+            last = places(messages, AGENT_ENTRY)[-1]
+            changed = (AGENT_ENTRY, (messages[last][1] or b"").replace(old, new))
+            return [*messages[:last], changed, *messages[last + 1 :]]
+
+        await it.forge(EVENTS, moved_on)
+        done = await it.verify()
+        assert f"epoch {epoch + 1}: no restore that the gateway's key signed began it" in done.findings

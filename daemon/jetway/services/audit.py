@@ -29,6 +29,7 @@ from jetway.core.rows import Event
 from jetway.core.times import rfc3339
 from jetway.ports import AuditReader, CheckpointVerifier
 from jetway.services.checkpoints import find_signed
+from jetway.services.restores import Restores, find_restores, shown, shown_unproven
 
 FINDINGS_SHOWN = 100
 _SETTLE_SECONDS = 15.0
@@ -78,8 +79,8 @@ class AuditVerifier:
         self._settle_seconds = settle_seconds
         self._done = Verified()
         self._seen: dict[str, Seen] = {}
-        self._late: dict[str, int] = {}
-        """Records whose first entry is not their first revision, which that is."""
+        self._late: dict[str, Link] = {}
+        """Records whose first entry is not their first revision, which that is, and of which epoch."""
         self._purged: dict[str, int] = {}
         """Markers of a purge that no event has announced, and where they stand."""
         self._announced: set[str] = set()
@@ -88,23 +89,31 @@ class AuditVerifier:
         self._heads: dict[str, bytes] = {}
         """Every record's newest revision at the newest checkpoint, as far as the trail tells."""
         self._at_newest = False
-        self._first, self._restored = 0, False
+        self._first = 0
+        self._restores = Restores()
+        self._epochs: set[int] = set()
 
     async def run(self) -> Verified:
         """All of it. Raises PortError where NATS is away."""
         await self._reader.settle(self._settle_seconds)
-        restores = await self._reader.happened(EventType.RESTORED)
-        self._restored = bool(restores)
-        await self._read_checkpoints(restores)
+        await self._read_restores()
+        await self._read_checkpoints()
         await self._walk_trail()
         self._judge_trail()
         await self._walk_ledger()
         self._done.records = len(self._seen)
         return self._done
 
+    async def _read_restores(self) -> None:
+        """What was restored is always told: nobody but the operator knows whether it should have been."""
+        self._restores = await find_restores(self._reader, self._key)
+        self._done.notes += map(shown, self._restores.proven)
+        for event in self._restores.unproven:
+            self._done.report(shown_unproven(event))
+
     # --- checkpoints
 
-    async def _read_checkpoints(self, restores: Sequence[Event]) -> None:
+    async def _read_checkpoints(self) -> None:
         try:
             signed = await find_signed(self._reader)
         except PortError as error:
@@ -113,9 +122,9 @@ class AuditVerifier:
         there = {each.text for each in signed}
         lost = [each for each in self._kept if each.text not in there]
         good = self._signed(signed)
-        for each, checkpoint in self._signed(lost):
+        for _, checkpoint in self._signed(lost):
             if checkpoint.made_at >= self._oldest:
-                self._tell_lost(each, checkpoint, restores)
+                self._tell_lost(checkpoint)
         self._check_numbers(good)
         self._checkpoints = [checkpoint for _, checkpoint in good]
         self._done.checkpoints = len(good)
@@ -132,9 +141,8 @@ class AuditVerifier:
                 good.append((each, checkpoint))
         return sorted(good, key=lambda pair: (pair[1].number, pair[1].made_at))
 
-    def _tell_lost(self, signed: Signed, checkpoint: Checkpoint, restores: Sequence[Event]) -> None:
-        told = (event.metadata.get("backup_created_at") for event in restores)
-        if any(isinstance(at, str) and at <= rfc3339(checkpoint.made_at) for at in told):
+    def _tell_lost(self, checkpoint: Checkpoint) -> None:
+        if self._restores.undid(checkpoint):
             self._done.notes.append(f"{_named(checkpoint)} was made after the backup that was restored")
         else:
             self._done.report(f"{_named(checkpoint)} is not in the trail: it was cut off or replaced")
@@ -198,7 +206,7 @@ class AuditVerifier:
             return
         if (run.entries, run.digest) == (checkpoint.entries, checkpoint.entries_sha256):
             return
-        cut = self._first > 1 or self._restored
+        cut = self._first > 1 or checkpoint.epoch < self._restores.newest
         if not checkpoint.starts_after and cut and run.entries < checkpoint.entries:
             self._done.notes.append(f"{_named(checkpoint)}: the trail does not reach back to where it begins")
             return
@@ -242,6 +250,7 @@ class AuditVerifier:
         link = self._link(entry.subject, data, f"entry {entry.sequence} of the trail")
         if link is None:
             return
+        self._epochs.add(link.epoch)
         digest = digest_of(data)
         seen = self._seen.get(entry.subject)
         if seen is None:
@@ -257,7 +266,7 @@ class AuditVerifier:
     def _begin(self, entry: TrailEntry, link: Link, digest: bytes) -> None:
         self._seen[entry.subject] = begin(link, digest)
         if link.revision > 1:
-            self._late[entry.subject] = link.revision
+            self._late[entry.subject] = link
             if self._at_newest and link.previous_sha256:
                 self._heads.setdefault(entry.subject, bytes.fromhex(link.previous_sha256))
 
@@ -275,17 +284,20 @@ class AuditVerifier:
     def _judge_trail(self) -> None:
         for key, sequence in self._purged.items():
             self._done.report(f"{key}: purged at entry {sequence} of the trail, and not by the gateway")
-        if self._first > 1 or self._restored:
+        for epoch in sorted(self._epochs)[1:]:
+            if not self._restores.began(epoch):
+                self._done.report(f"epoch {epoch}: no restore that the gateway's key signed began it")
+        if self._first > 1:
             return  # the beginning is older than the trail is kept
-        for key, revision in self._late.items():
-            self._done.report(
-                f"{key}: the trail begins with its revision {revision}; what was before is missing"
-            )
+        for key, link in self._late.items():
+            if link.epoch > self._restores.newest:  # else the trail of the backup did not reach back so far
+                self._done.report(
+                    f"{key}: the trail begins with its revision {link.revision}; what was before is missing"
+                )
 
     # --- the ledger
 
     async def _walk_ledger(self) -> None:
-        newest_epoch = max((seen.epoch for seen in self._seen.values()), default=0)
         there: set[str] = set()
         async with aclosing(self._reader.revisions()) as batches:
             async for batch in batches:
@@ -297,7 +309,7 @@ class AuditVerifier:
                         there.add(revision.key)
                         self._compare_stored(link, digest_of(revision.data))
         for key, seen in self._seen.items():
-            if key not in there and (seen.epoch == newest_epoch or not self._restored):
+            if key not in there and seen.epoch >= self._restores.newest:
                 self._done.report(f"{key}: the trail has its revision {seen.revision}, the ledger lacks it")
         self._compare_heads()
 
@@ -310,7 +322,7 @@ class AuditVerifier:
         known = seen.digest(link.revision)
         if known and known != digest:
             self._done.report(f"{_told(link)}: the ledger and the trail differ: one of the two was changed")
-        elif link.revision > seen.revision and link.epoch == self._reader.epoch:
+        elif link.revision > seen.revision and link.epoch >= self._restores.newest:
             self._done.report(f"{_told(link)}: it is in the ledger, and the trail lacks it")
 
     def _take_old(self, key: str, link: Link, digest: bytes) -> None:
