@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import stat
+from base64 import b32encode
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from nats.errors import Error as NatsError
 
+from jetway.adapters.authority import nats_accounts as claims
 from jetway.adapters.nats.connection import Connection, ConnectionOptions
 from jetway.adapters.nats.jetstream import JetStream
 from jetway.adapters.nats.server import EmbeddedServer
@@ -43,6 +46,11 @@ async def gone(host: Host, seconds: float = 5.0) -> None:
 async def refused(secured: SecuredNats, file: Path | None) -> None:
     with pytest.raises((NatsError, OSError)):
         await secured.connect(file)
+
+
+def some_keys(count: int, revoked_at: datetime) -> dict[str, datetime]:
+    """Public keys of users that never were."""
+    return {"U" + b32encode(secrets.token_bytes(35)).decode()[:55]: revoked_at for _ in range(count)}
 
 
 async def until_it_runs_again(secured: SecuredNats) -> None:
@@ -110,6 +118,51 @@ async def test_thousands_of_revocations_are_told_at_once(secured: SecuredNats) -
     host = await secured.connect(file)
     await secured.account.publish_revocations({**revoked, key: CLOCK.now()})
     await gone(host, 1.0)
+
+
+async def test_as_many_revocations_as_can_be_named_are_taken_and_stand_after_a_restart(
+    secured: SecuredNats,
+) -> None:
+    now = CLOCK.now()
+    key, file = secured.write_creds(AGENT)
+    host, bystander = await secured.connect(file), await secured.host(OTHER)
+    await secured.account.publish_revocations({**some_keys(claims.MOST_REVOCATIONS - 1, now), key: now})
+    await gone(host)
+    assert bystander.client.is_connected
+
+    await secured.server.stop()
+    await secured.server.start()
+    await refused(secured, file)
+    await secured.host(OTHER)
+
+
+async def test_many_more_are_taken_and_void_what_is_older_for_all(secured: SecuredNats) -> None:
+    now = CLOCK.now()
+    before, long_before = now - timedelta(days=1), now - timedelta(days=2)
+    key, file = secured.write_creds(AGENT, now=long_before, lifetime=timedelta(days=9))
+    host, renewed = await secured.connect(file), await secured.host(OTHER)
+    many = {**some_keys(10_000, now), **some_keys(300_000, before)}
+    await secured.account.publish_revocations({**many, key: before})
+    await gone(host)
+    await refused(secured, file)
+    assert renewed.client.is_connected
+
+
+async def test_beyond_the_most_that_can_be_told_older_credentials_are_void_altogether(
+    secured: SecuredNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "MOST_REVOCATIONS", 3)
+    now = CLOCK.now()
+    old, older = now - timedelta(days=2), now - timedelta(days=3)
+    first, early = secured.write_creds(AGENT, now=older, lifetime=timedelta(days=9))
+    _, unrevoked_and_old = secured.write_creds(OTHER, now=older, lifetime=timedelta(days=9))
+    new, more = ({secured.users.new_user()[0]: at for _ in range(2)} for at in (now, old))
+
+    await secured.account.publish_revocations({**new, **more, first: old})
+
+    await refused(secured, early)
+    await refused(secured, unrevoked_and_old)
+    await secured.host(OTHER)  # renewed since
 
 
 async def test_a_server_that_is_away_cannot_be_told(secured: SecuredNats) -> None:

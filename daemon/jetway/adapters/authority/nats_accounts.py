@@ -40,6 +40,9 @@ _SUBSCRIPTIONS = 32
 """Of one edge host: its inbox and a few subjects, twice over."""
 _PAYLOADS = {ServiceType.POLLER: 1024 * 1024, ServiceType.AGENT: 64 * 1024, ServiceType.CHECKER: 64 * 1024}
 """Bytes of a message. A poller sends batches of up to 1,000 heartbeats."""
+MOST_REVOCATIONS = 11_000
+"""Of 94 bytes each: nats-server looks at no claims of more than 1 MB, and no setting of it changes that."""
+EVERYBODY = "*"
 
 
 def operator_jwt(keys: NatsKeys, now: datetime) -> str:
@@ -69,7 +72,10 @@ def gateway_jwt(keys: NatsKeys, names: GrantNames, valid_since: datetime, now: d
 
 
 def edge_jwt(keys: NatsKeys, names: GrantNames, revocations: Mapping[str, int], now: datetime) -> str:
-    """The account of edge hosts. `revocations`: user keys, and until when in Unix seconds their JWTs are void."""
+    """The account of edge hosts. `revocations`: user keys, and until when in Unix seconds their JWTs are void.
+
+    Of too many the oldest become one, for everybody: whoever has no newer credentials than that renews them.
+    """
     account = keys.gateway.public
     imports = [
         {"name": name, "type": kind, "subject": subject, "account": account}
@@ -82,8 +88,17 @@ def edge_jwt(keys: NatsKeys, names: GrantNames, revocations: Mapping[str, int], 
         "default_permissions": {"pub": _NOTHING, "sub": _NOTHING},
     }
     if revocations:
-        nats["revocations"] = dict(revocations)
+        nats["revocations"] = _at_most(MOST_REVOCATIONS, revocations)
     return _account(keys, keys.edge, "edge", nats, now)
+
+
+def _at_most(count: int, revocations: Mapping[str, int]) -> dict[str, int]:
+    if len(revocations) <= count:
+        return dict(revocations)
+    newest_first = sorted(revocations.items(), key=lambda item: item[1], reverse=True)
+    kept = dict(newest_first[: count - 1])
+    kept[EVERYBODY] = max(newest_first[count - 1][1], revocations.get(EVERYBODY, 0))
+    return kept
 
 
 def gateway_user_jwt(keys: NatsKeys, user: NatsKey, name: str, now: datetime) -> str:

@@ -14,11 +14,12 @@ from datetime import datetime
 from typing import Any
 
 from cryptography.hazmat.primitives.hashes import SHA512_256, Hash
+from pydantic_core import to_json
 
 from jetway.adapters.authority.nkeys import Kind, NatsKey, verify
 
 MAX_BYTES = 8 * 1024 * 1024
-"""A longer token is not looked at. An account with 40,000 revocations has 4 MB."""
+"""A longer token is not looked at. A server takes 1 MB: an account with 11,000 revocations."""
 _HEADER = {"typ": "JWT", "alg": "ed25519-nkey"}
 _KINDS = {kind.letter: kind for kind in Kind}
 
@@ -88,7 +89,7 @@ def _bytes(part: str) -> bytes:
 
 
 def _compact(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
+    return to_json(value)  # in a burst of revocations ten thousand are written anew several times a second
 
 
 def _base64(data: bytes) -> str:

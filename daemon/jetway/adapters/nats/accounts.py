@@ -158,6 +158,12 @@ class EdgeAccount:
 
         Raises PortError.
         """
+        if len(revoked) > claims.MOST_REVOCATIONS:
+            log.warning(
+                "more revocations than the NATS server takes: the oldest hold for all credentials of their time",
+                action="nats_revocations_joined",
+                revocations=len(revoked),
+            )
         jwt = self._accounts.edge_jwt(revoked).encode()
         connection = Connection(self._options, self._clock, name="jetway-claims")
         try:
