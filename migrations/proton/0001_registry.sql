@@ -5,8 +5,9 @@
 -- The columns mean what they mean in SQLite, where every one is explained; times are datetime64(3, 'UTC').
 -- A keyed stream shows the row with the highest _tp_time of each key: the moment when the row's revision was made,
 -- and a little later for each time that the revision was written again. Rows are always written whole.
--- Keyed streams are cut into parts by a time that does not change: by _tp_time, every day would keep a row of
--- every key for ever. They have no TTL, as Proton counts a key's age from its last change.
+-- Keyed streams are one partition, as Proton keeps a row of each key in every partition that the key was ever
+-- written to. They have no TTL, as Proton counts a key's age from its last change.
+-- The row of a service that was purged stays, empty but for its key, with the status 'purged': leave it out.
 -- Every statement may be run again; a stream that is there already is left as it is.
 
 CREATE STREAM IF NOT EXISTS pollers (
@@ -36,7 +37,7 @@ CREATE STREAM IF NOT EXISTS pollers (
   incarnation                int64,
   epoch                      int64,
   revision                   int64
-) PARTITION BY to_YYYYMM(first_registered) PRIMARY KEY (poller_id)
+) PARTITION BY tuple() PRIMARY KEY (poller_id)
 SETTINGS mode='versioned_kv', version_column='_tp_time';
 
 CREATE STREAM IF NOT EXISTS agents (
@@ -66,7 +67,7 @@ CREATE STREAM IF NOT EXISTS agents (
   incarnation                int64,
   epoch                      int64,
   revision                   int64
-) PARTITION BY to_YYYYMM(first_registered) PRIMARY KEY (agent_id)
+) PARTITION BY tuple() PRIMARY KEY (agent_id)
 SETTINGS mode='versioned_kv', version_column='_tp_time';
 
 CREATE STREAM IF NOT EXISTS checkers (
@@ -97,7 +98,7 @@ CREATE STREAM IF NOT EXISTS checkers (
   incarnation                int64,
   epoch                      int64,
   revision                   int64
-) PARTITION BY to_YYYYMM(first_registered) PRIMARY KEY (checker_id)
+) PARTITION BY tuple() PRIMARY KEY (checker_id)
 SETTINGS mode='versioned_kv', version_column='_tp_time';
 
 CREATE STREAM IF NOT EXISTS edge_packages (
@@ -127,7 +128,7 @@ CREATE STREAM IF NOT EXISTS edge_packages (
   updated_at       datetime64(3, 'UTC'),
   epoch            int64,
   revision         int64
-) PARTITION BY to_YYYYMM(created_at) PRIMARY KEY (package_id)
+) PARTITION BY tuple() PRIMARY KEY (package_id)
 SETTINGS mode='versioned_kv', version_column='_tp_time';
 
 CREATE STREAM IF NOT EXISTS service_registration_events (
@@ -157,10 +158,13 @@ TTL to_datetime(timestamp) + INTERVAL 90 DAY;
 -- It reads the past alone, so FROM service_counts ends without table().
 CREATE VIEW IF NOT EXISTS service_counts AS
   SELECT 'poller' AS service_type, status, registration_source, count() AS service_count
-    FROM table(pollers) GROUP BY status, registration_source
+    FROM (SELECT status, registration_source FROM table(pollers) ORDER BY _tp_time DESC LIMIT 1 BY poller_id)
+    WHERE status != 'purged' GROUP BY status, registration_source
   UNION ALL
   SELECT 'agent' AS service_type, status, registration_source, count() AS service_count
-    FROM table(agents) GROUP BY status, registration_source
+    FROM (SELECT status, registration_source FROM table(agents) ORDER BY _tp_time DESC LIMIT 1 BY agent_id)
+    WHERE status != 'purged' GROUP BY status, registration_source
   UNION ALL
   SELECT 'checker' AS service_type, status, registration_source, count() AS service_count
-    FROM table(checkers) GROUP BY status, registration_source;
+    FROM (SELECT status, registration_source FROM table(checkers) ORDER BY _tp_time DESC LIMIT 1 BY checker_id)
+    WHERE status != 'purged' GROUP BY status, registration_source;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,29 @@ def test_services_come_parents_first_with_what_they_say(standin: ProtonStandin, 
         "parent_id": "core",
         "checker_kind": "icmp",
     }
+
+
+def test_of_a_key_that_stands_there_for_several_days_the_newest_row_is_offered(
+    standin: ProtonStandin, tmp_path: Path
+) -> None:
+    file = tmp_path / "days.url"
+    file.write_text(standin.url_of("days"))
+    with connect(standin.url) as client:
+        client.execute("CREATE DATABASE days")
+    with connect(standin.url_of("days")) as client:
+        for statement in (_POLLERS, _AGENTS, _CHECKERS):
+            client.execute(statement)
+        into = "INSERT INTO pollers (poller_id, status, metadata, _tp_time) VALUES"
+        for day, status, owner in ((1, "active", "first"), (3, "active", "last"), (2, "revoked", "second")):
+            at = int(datetime(2026, 11, day, tzinfo=UTC).timestamp() * 1000)
+            client.execute(into, [("site-a", status, f'{{"owner": "{owner}"}}', at)])
+        client.execute(into, [("site-b", "active", "null", at), ("site-c", "purged", "", at)])
+    rows = read_streams(file, None)
+    assert [(row.place, row.problem, row.fields.get("metadata")) for row in rows] == [
+        ("pollers site-a", None, {"owner": "last"}),
+        ("pollers site-b", None, None),
+        ("pollers site-c", Problem("status", "it is purged there"), None),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,24 @@ async def _fill(database: RegistryDatabase) -> None:
     await database.write_rows(rows, [])
 
 
+async def test_of_a_stream_with_a_row_a_day_the_newest_is_found() -> None:
+    with (
+        ProtonStandin() as standin,
+        own_database(standin.url) as target,
+        contextlib.closing(ProtonClient(target)) as client,
+    ):
+        client.command(
+            "CREATE STREAM pollers (poller_id string, status string) PRIMARY KEY (poller_id)"
+            " SETTINGS mode='versioned_kv', version_column='_tp_time'"
+        )
+        into = "INSERT INTO pollers (poller_id, status, _tp_time) VALUES"
+        day = 86_400_000
+        for number, status in ((1, "active"), (2, "inactive"), (3, "deleted")):
+            client.insert(into, [("p-1", status, number * day), ("p-2", "active", number * day)])
+        assert client.select("SELECT count() FROM table(pollers)") == [(6,)]
+        assert client.select(_query("newest-rows")) == [("p-2", "active")]
+
+
 async def test_who_has_been_pending_for_more_than_a_day_on_proton() -> None:
     with ProtonStandin() as standin, own_database(standin.url) as target:
         async with opened(target) as database:

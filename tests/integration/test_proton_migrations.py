@@ -8,7 +8,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ EARLIER_PRODUCT = (
     "CREATE STREAM schema_migrations (version string)",
 )
 OLD = ServiceKey(ServiceType.POLLER, "old-poller")
+IMPLICIT = ServiceKey(ServiceType.AGENT, "old-agent")
 SEEN = datetime(2025, 11, 3, 8, 0, 0, 250_000, tzinfo=UTC)
 
 
@@ -177,6 +178,15 @@ class TestAdoption:
         old = ("old-event", "registered", "old-poller", "poller", "config", "system", recent)
         _insert(target, f"INSERT INTO service_registration_events ({columns}) VALUES", old)
         _insert(target, "INSERT INTO schema_migrations (version) VALUES", ("00000000000009",))
+        # For whatever registered itself it writes the JSON text null.
+        columns = "agent_id, poller_id, registration_source, first_registered, last_seen, metadata"
+        row = ("old-agent", "old-poller", "implicit", milliseconds, milliseconds, "null")
+        _insert(target, f"INSERT INTO agents ({columns}) VALUES", row)
+        columns = (
+            "event_id, event_type, service_id, service_type, registration_source, actor, timestamp, metadata"
+        )
+        new = ("null-event", "registered", "old-agent", "agent", "implicit", "system", recent + 1, "null")
+        _insert(target, f"INSERT INTO service_registration_events ({columns}) VALUES", new)
         async with opened(target) as database:
             assert list(await database.migrate()) == SHIPPED
         yield target
@@ -204,10 +214,95 @@ class TestAdoption:
             row = (await database.load_rows([OLD]))[OLD]
             assert (row.status, row.metadata, row.agent_count) == ("active", {"rack": "7"}, 3)
             assert (row.last_seen, row.first_registered, row.revision) == (SEEN, SEEN, 0)
-            assert await database.find_row_versions() == {OLD: (0, 0)}
+            assert await database.find_row_versions() == {OLD: (0, 0), IMPLICIT: (0, 0)}
+            assert await database.load_presence() == {
+                OLD: Presence(SEEN, True, ""),
+                IMPLICIT: Presence(SEEN, None, ""),
+            }
+            found = (await database.find_events(EventQuery())).events
+            assert [(each.event_id, each.metadata) for each in found] == [
+                ("null-event", {}),
+                ("old-event", {}),
+            ]
+
+    @pytest.mark.parametrize(
+        ("text", "metadata"),
+        [
+            ("null", {}),
+            ('"x"', {}),
+            ("5", {}),
+            ("[]", {}),
+            ("", {}),
+            ('{"_jetway": null}', {"_jetway": None}),
+            ('{"_jetway": []}', {"_jetway": []}),
+            ('{"_jetway": {"labels": 5, "package_id": null}}', {}),
+        ],
+    )
+    async def test_json_that_is_no_object_is_an_empty_one(
+        self, target: Target, text: str, metadata: dict[str, Any]
+    ) -> None:
+        _run(target, *EARLIER_PRODUCT)
+        at = int(SEEN.timestamp() * 1000)
+        columns = "poller_id, registration_source, first_registered, last_seen, metadata"
+        _insert(target, f"INSERT INTO pollers ({columns}) VALUES", ("old-poller", "implicit", at, at, text))
+        async with opened(target) as database:
+            await database.migrate()
             assert await database.load_presence() == {OLD: Presence(SEEN, True, "")}
-            (found,) = (await database.find_events(EventQuery())).events
-            assert (found.event_id, found.metadata) == ("old-event", {})
+            assert await database.find_row_versions() == {OLD: (0, 0)}
+            row = (await database.load_rows([OLD]))[OLD]
+            assert (row.metadata, row.labels, row.package_id) == (metadata, {}, "")
+            await database.write_rows([poller_row("old-poller", metadata={"a": 1})], [])
+            assert (await database.load_rows([OLD]))[OLD].metadata == {"a": 1}
+
+    async def test_what_nobody_can_read_hides_no_other_entry_and_no_other_row(self, adopted: Target) -> None:
+        at = int(SEEN.timestamp() * 1000)
+        columns = "poller_id, registration_source, first_registered, last_seen, metadata"
+        row = ("broken", "implicit", at, at, "{bad")
+        _insert(adopted, f"INSERT INTO pollers ({columns}) VALUES", row)
+        columns = "event_id, event_type, service_id, service_type, registration_source, actor, metadata"
+        event_row = ("broken", "registered", "x", "poller", "config", "system", "{bad")
+        _insert(adopted, f"INSERT INTO service_registration_events ({columns}) VALUES", event_row)
+        async with opened(adopted) as database:
+            assert set(await database.load_presence()) == {OLD, IMPLICIT}
+            assert set(await database.load_rows([OLD, ServiceKey(ServiceType.POLLER, "broken")])) == {OLD}
+            events = (await database.find_events(EventQuery())).events
+            assert [each.event_id for each in events] == ["null-event", "old-event"]
+
+    async def test_of_rows_of_several_days_the_newest_is_read_and_counted(self, adopted: Target) -> None:
+        """Those streams are cut by the day of _tp_time, and Proton shows a row of a key for each."""
+        columns = "poller_id, registration_source, first_registered, last_seen, metadata, _tp_time"
+        days = [SEEN + timedelta(days=day) for day in range(5)]
+        for number in range(5):
+            rows = [
+                (f"p{each}", "implicit", at, at, "{}", at)
+                for each in range(4)
+                for at in [int(days[number].timestamp() * 1000)]
+            ]
+            _insert(adopted, f"INSERT INTO pollers ({columns}) VALUES", *rows)
+        keys = [ServiceKey(ServiceType.POLLER, f"p{each}") for each in range(4)]
+        ((shown,),) = _select(adopted, "SELECT count() FROM table(pollers) WHERE poller_id LIKE 'p%'")
+        assert shown == 20, "if it were one a key, this test would show nothing"
+        async with opened(adopted) as database:
+            presence = await database.load_presence()
+            assert {presence[key].last_seen for key in keys} == {days[-1]}
+            assert await database.find_row_keys(ServiceType.POLLER) == [OLD, *keys]
+            assert await database.find_row_keys(ServiceType.POLLER, after="p1", limit=1) == [keys[2]]
+            written = [poller_row(key.service_id, status="revoked", revision=2) for key in keys]
+            await database.write_rows(written, [])
+            await database.remove_rows(keys[:1])
+            for _ in range(5):
+                rows = await database.load_rows(keys)
+                assert {key: row.status for key, row in rows.items()} == dict.fromkeys(keys[1:], "revoked")
+                assert await database.find_row_versions() == {
+                    OLD: (0, 0),
+                    IMPLICIT: (0, 0),
+                    **dict.fromkeys(keys[1:], (1, 2)),
+                }
+        async with opened(adopted) as again:
+            await again.write_rows([poller_row("p3", revision=1, label="older")], [])
+            assert (await again.load_rows(keys[3:]))[keys[3]].revision == 2
+        counts = _select(adopted, "SELECT service_type, status, service_count FROM service_counts")
+        assert set(counts) == {("poller", "active", 1), ("poller", "revoked", 3), ("agent", "active", 1)}
 
     async def test_rows_of_ours_come_back_whole(self, adopted: Target) -> None:
         rows = [
@@ -222,7 +317,8 @@ class TestAdoption:
             assert [found[key] for key in keys] == [
                 replace(row, metadata=json.loads(json.dumps(row.metadata))) for row in rows
             ]
-            assert await database.find_row_versions() == {OLD: (0, 0)} | dict.fromkeys(keys, (1, 3))
+            ours = dict.fromkeys(keys, (1, 3))
+            assert await database.find_row_versions() == {OLD: (0, 0), IMPLICIT: (0, 0)} | ours
 
     async def test_an_older_row_never_replaces_a_newer_one_there_either(self, adopted: Target) -> None:
         async with opened(adopted) as database:

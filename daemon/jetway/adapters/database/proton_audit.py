@@ -23,6 +23,8 @@ from jetway.core.rows import Event, PackageRow, Presence, ServiceRow
 from jetway.ports import EventPage, EventQuery
 
 Streams = Mapping[str, Stream]
+_UNREADABLE = (TypeError, ValueError, KeyError, AttributeError)
+"""What decoding raises for a value that none of us wrote."""
 
 
 def find_versions(client: ProtonClient, streams: Streams) -> Mapping[ServiceKey, Version]:
@@ -81,8 +83,9 @@ def _events(client: ProtonClient, stream: Stream, ids: Sequence[str]) -> Mapping
     found: dict[str, Event] = {}
     for chunk in chunks(ids):
         for values in client.select(sql.select_events(stream), {"keys": tuple(chunk)}):
-            event = Event(**stream.decode(EVENTS.names, values))
-            found.setdefault(event.event_id, event)
+            with contextlib.suppress(*_UNREADABLE):
+                event = Event(**stream.decode(EVENTS.names, values))
+                found.setdefault(event.event_id, event)
     return found
 
 
@@ -121,12 +124,12 @@ def _services(
     for kind, table in SERVICE_TABLES.items():
         stream, wanted = streams[table.name], (table.key, *names)
         for row in client.select(sql.select_all(stream, wanted)):
-            with contextlib.suppress(TypeError, ValueError):
+            with contextlib.suppress(*_UNREADABLE):
                 values = stream.decode(wanted, row)
                 yield ServiceKey(kind, values[table.key]), values
 
 
 def _readable(client: ProtonClient, stream: Stream, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     for row in client.select(sql.select_rows(stream), {"keys": tuple(ids)}):
-        with contextlib.suppress(TypeError, ValueError, KeyError):
+        with contextlib.suppress(*_UNREADABLE):
             yield stream.decode(stream.table.names, row)

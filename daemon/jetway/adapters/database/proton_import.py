@@ -6,14 +6,13 @@ as tables: `FROM pollers` alone would wait for what is yet to come.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from jetway.adapters.database.proton_client import ProtonClient, Target
 from jetway.adapters.database.proton_migrations import column_types
-from jetway.adapters.database.proton_streams import PACK
+from jetway.adapters.database.proton_streams import PACK, VERSION, read_object
 from jetway.core.errors import PortError
 
 _PARENTS = {"poller": "", "agent": "poller_id", "checker": "agent_id"}
@@ -26,7 +25,7 @@ _TAKEN: Mapping[str, str] = {
 }
 """Their columns, and what an import calls them."""
 _JSON = ("labels", "metadata")
-_GONE = frozenset({"deleted", "revoked", "rejected"})
+_GONE = frozenset({"deleted", "revoked", "rejected", "purged"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +58,9 @@ def _read(client: ProtonClient, kind: str) -> Iterator[ForeignService]:
         if name not in names:
             raise PortError(f"the stream {kind}s has no column {name}")
     columns = ", ".join(f"`{name}`" for name in names)
-    # Names are of the lists above alone, never of what somebody wrote.
-    for row in client.select(f"SELECT {columns} FROM table({kind}s) ORDER BY `{kind}_id`"):  # noqa: S608
+    # Names are of the lists above alone, never of what somebody wrote. Of a key there may be a row for each day.
+    newest = f"SELECT {columns} FROM table({kind}s) ORDER BY {VERSION} DESC LIMIT 1 BY `{kind}_id`"  # noqa: S608
+    for row in sorted(client.select(newest), key=lambda row: str(row[0])):
         yield _service(kind, dict(zip(names, row, strict=True)))
 
 
@@ -84,8 +84,6 @@ def _service(kind: str, row: Mapping[str, Any]) -> ForeignService:
 
 
 def _object(value: Any) -> dict[str, Any]:
-    """A JSON text or a map. Raises ValueError for anything else."""
-    found = json.loads(value) if isinstance(value, str) and value.strip() else value or {}
-    if not isinstance(found, Mapping):
-        raise ValueError("it is no object")
+    """A JSON text or a map; other JSON, `null` above all, says nothing. Raises ValueError for what is no JSON."""
+    found = value if isinstance(value, Mapping) else read_object(value)
     return {str(key): each for key, each in found.items() if key != PACK}

@@ -36,7 +36,7 @@ CREATE STREAM IF NOT EXISTS schema_migrations (
   name       string,
   sha256     string,
   applied_at datetime64(3, 'UTC')
-) PARTITION BY to_YYYYMM(applied_at) PRIMARY KEY (version)
+) PARTITION BY tuple() PRIMARY KEY (version)
 SETTINGS mode='versioned_kv', version_column='_tp_time'
 """
 _COLUMNS = frozenset({"version", "name", "sha256", "applied_at"})

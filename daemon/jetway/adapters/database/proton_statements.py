@@ -12,12 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jetway.adapters.database.proton_streams import VERSION, Stream
+from jetway.adapters.database.rows import PURGED
 from jetway.core.times import to_milliseconds
 from jetway.ports import EventQuery
 
 CHECK_SCHEMA = "SELECT count() FROM table(schema_migrations)"
-PURGED = "purged"
-"""The status of a row whose service is no more."""
 _NEWEST_FIRST = "ORDER BY moment DESC, event_id DESC"
 
 
@@ -46,37 +45,52 @@ def require_keyed(name: str) -> str:
 
 def select_all(stream: Stream, names: Sequence[str]) -> str:
     """These columns of every row."""
-    chosen = f"SELECT {stream.columns(names)} FROM table({stream.table.name})"  # noqa: S608
-    return f"{chosen} WHERE {there}" if (there := _is_there(stream)) else chosen
+    return _of_newest(stream, stream.columns(names), names)
 
 
 def select_keys(stream: Stream) -> str:
     """Primary keys after %(after)s."""
     key = stream.table.key
-    there = f" AND {condition}" if (condition := _is_there(stream)) else ""
-    return (
-        f"SELECT {key} FROM table({stream.table.name}) WHERE {key} > %(after)s{there}"  # noqa: S608
-        f" ORDER BY {key} LIMIT %(limit)s"
-    )
+    return f"{_of_newest(stream, key, (key,), f'{key} > %(after)s')} ORDER BY {key} LIMIT %(limit)s"
 
 
 def select_rows(stream: Stream) -> str:
     """The rows of the primary keys %(keys)s."""
-    chosen = select_all(stream, stream.table.names)
-    return f"{chosen} {'AND' if ' WHERE ' in chosen else 'WHERE'} {stream.table.key} IN %(keys)s"
+    names = stream.table.names
+    return _of_newest(stream, stream.columns(names), names, f"{stream.table.key} IN %(keys)s")
 
 
-def _is_there(stream: Stream) -> str:
-    """Proton deletes nothing: the row of a service that was purged stays, and says so."""
-    return f"{stream.expression('status')} != '{PURGED}'" if "status" in stream.table.names else ""
+def _of_newest(stream: Stream, chosen: str, names: Sequence[str], condition: str = "") -> str:
+    """`chosen`, made of these columns, of the newest row of each key, where that does not say `purged`.
+
+    Proton deletes nothing: the row of a service that was purged stays, and says so.
+    """
+    there = f"{stream.expression('status')} != '{PURGED}'"
+    return f"SELECT {chosen} FROM ({_newest(stream, (*names, 'status'), condition)}) WHERE {there}"  # noqa: S608
+
+
+def _newest(stream: Stream, names: Sequence[str], condition: str) -> str:
+    """Columns as they are in the stream, of the newest row of each key.
+
+    Proton shows one row a key and partition, and an adopted stream has a partition a day.
+    """
+    needed = (stream.table.key, *names, *(("metadata",) if stream.is_adopted else ()))
+    columns = ", ".join(name for name in dict.fromkeys(needed) if name in stream.types)
+    where = f" WHERE {condition}" if condition else ""
+    return (
+        f"SELECT {columns} FROM table({stream.table.name}){where}"  # noqa: S608
+        f" ORDER BY {VERSION} DESC LIMIT 1 BY {stream.table.key}"
+    )
 
 
 def select_versions(stream: Stream) -> str:
-    """Key, epoch, revision and version column of the primary keys %(keys)s."""
-    columns = ", ".join(
-        (stream.table.key, stream.expression("epoch"), stream.expression("revision"), VERSION)
+    """Key, epoch, revision and version column of the newest rows of the primary keys %(keys)s."""
+    key = stream.table.key
+    columns = ", ".join((key, stream.expression("epoch"), stream.expression("revision"), VERSION))
+    return (
+        f"SELECT {columns} FROM table({stream.table.name}) WHERE {key} IN %(keys)s"  # noqa: S608
+        f" ORDER BY {VERSION} DESC LIMIT 1 BY {key}"
     )
-    return f"SELECT {columns} FROM table({stream.table.name}) WHERE {stream.table.key} IN %(keys)s"  # noqa: S608
 
 
 def select_event_spans(events: Stream) -> str:
@@ -138,7 +152,10 @@ def select_event_ids(events: Stream, query: EventQuery) -> Statement:
 
 def select_events(events: Stream) -> str:
     """The events %(keys)s, the first arrival of each first."""
-    return f"{select_rows(events)} ORDER BY {VERSION}"
+    return (
+        f"SELECT {events.columns(events.table.names)} FROM table({events.table.name})"  # noqa: S608
+        f" WHERE {events.table.key} IN %(keys)s ORDER BY {VERSION}"
+    )
 
 
 def _where(conditions: Sequence[tuple[str, str, Any]]) -> str:

@@ -67,8 +67,17 @@ def _decode_time(value: Any) -> datetime:
     return to_milliseconds(value + _HALF)
 
 
+def read_object(text: str | None) -> dict[str, Any]:
+    """A JSON object in a column of text. Any other JSON counts as an empty one: other products write `null` there.
+
+    Raises ValueError for what is no JSON.
+    """
+    found = json.loads(text) if text and text.strip() else None
+    return found if isinstance(found, dict) else {}
+
+
 ENCODERS: Encoders = {**TEXT_ENCODERS, Kind.TIME: _encode_time, Kind.BOOLEAN: _encode_boolean}
-DECODERS: Decoders = {**TEXT_DECODERS, Kind.TIME: _decode_time}
+DECODERS: Decoders = {**TEXT_DECODERS, Kind.TIME: _decode_time, Kind.JSON: read_object}
 _NOTHING: Mapping[Kind, Any] = {Kind.TEXT: "", Kind.INTEGER: 0, Kind.BOOLEAN: False, Kind.TIME: 0}
 """What stands in a column of an adopted stream that cannot be null."""
 
@@ -141,13 +150,14 @@ class Stream:
         return ", ".join((*chosen, _METADATA) if self.is_adopted else chosen)
 
     def decode(self, names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
-        """The values of `columns` by name. Raises ValueError, TypeError for what was never written."""
+        """The values of `columns` by name. Raises ValueError, TypeError or AttributeError for others."""
         if not self.is_adopted:
             return {name: self._decode(name, value) for name, value in zip(names, values, strict=True)}
         *fitting, text = values
         found = dict(zip([name for name in names if name in self.types], fitting, strict=True))
-        metadata = json.loads(text or "{}")
-        pack = metadata.pop(PACK, {})
+        metadata = read_object(text)
+        # What is no object under that name is not ours.
+        pack = metadata.pop(PACK) if isinstance(metadata.get(PACK), dict) else {}
         decoded = {name: self._unpacked(name, found, pack) for name in names}
         if _METADATA in names:
             decoded[_METADATA] = metadata | ({PACK: pack[_METADATA]} if _METADATA in pack else {})
@@ -155,13 +165,15 @@ class Stream:
 
     def _unpacked(self, name: str, found: Mapping[str, Any], pack: Mapping[str, Any]) -> Any:
         column = self._column(name)
-        if name in pack and pack[name] is None:
+        if name in pack and pack[name] is None and column.nullable:
             return None
         if name in found:
             return self._decode(name, found[name])
-        if name not in pack:
+        if pack.get(name) is None:
             return _of_another(column)
-        return pack[name] if column.kind is Kind.JSON else TEXT_DECODERS[column.kind](pack[name])
+        if column.kind is Kind.JSON:
+            return pack[name] if isinstance(pack[name], dict) else {}
+        return TEXT_DECODERS[column.kind](pack[name])
 
     def _decode(self, name: str, value: Any) -> Any:
         column = self._column(name)
