@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -52,6 +53,8 @@ PROTON_SHOWS_AFTER = 4.0
 """Seconds. Proton writes its log into the streams every 2 s, and looks for what is due once a second."""
 
 Rows = dict[str, dict[str, Any]]
+Counts = set[tuple[Any, ...]]
+SELECT_COUNTS = "SELECT service_type, status, registration_source, service_count FROM service_counts"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,10 @@ class Subject:
     read_table: Callable[[Table], Awaitable[Rows]]
     """The table as people see it: decoded rows by primary key."""
     settle: Callable[[], Awaitable[None]]
+    read_counts: Callable[[], Awaitable[Counts]]
+    """`service_counts` as people see it."""
+    count_rows: Callable[[Table], Awaitable[int]]
+    """How many rows people see in a table."""
 
 
 async def _at_once() -> None:
@@ -81,8 +88,16 @@ async def _memory(_: Path) -> AsyncIterator[Subject]:
         }
         return _by_key(table, [encode_row(table, row) for row in rows.get(table.name, services)])
 
+    async def read_counts() -> Counts:
+        rows = database.services.values()
+        found = Counter((row.service_type.value, row.status, row.registration_source) for row in rows)
+        return {(*what, count) for what, count in found.items()}
+
+    async def count_rows(table: Table) -> int:
+        return len(await read_table(table))
+
     await database.migrate()
-    yield Subject(database, read_table, _at_once)
+    yield Subject(database, read_table, _at_once, read_counts, count_rows)
     await database.close()
 
 
@@ -96,10 +111,20 @@ async def _sqlite(directory: Path) -> AsyncIterator[Subject]:
         with contextlib.closing(sqlite3.connect(path)) as connection:
             return _by_key(table, connection.execute(f"SELECT {', '.join(table.names)} FROM {table.name}"))
 
+    def select(sql: str) -> list[tuple[Any, ...]]:
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            return connection.execute(sql).fetchall()
+
+    async def read_counts() -> Counts:
+        return set(select(SELECT_COUNTS))
+
+    async def count_rows(table: Table) -> int:
+        return int(select(f"SELECT count(*) FROM {table.name}")[0][0])
+
     await database.open()
     try:
         await database.migrate()
-        yield Subject(database, read_table, _at_once)
+        yield Subject(database, read_table, _at_once, read_counts, count_rows)
     finally:
         await database.close()
 
@@ -114,16 +139,27 @@ async def _proton(url: str, shows_after: float) -> AsyncIterator[Subject]:
         async def read_table(table: Table) -> Rows:
             return await asyncio.to_thread(_read_stream, target, table)
 
+        async def read_counts() -> Counts:
+            return set(await asyncio.to_thread(_select, target, SELECT_COUNTS))
+
+        async def count_rows(table: Table) -> int:
+            sql = f"SELECT count() FROM table({table.name}) WHERE status != 'purged'"
+            return int((await asyncio.to_thread(_select, target, sql))[0][0])
+
         async with opened(target) as database:
             await database.migrate()
-            yield Subject(database, read_table, settle)
+            yield Subject(database, read_table, settle, read_counts, count_rows)
 
 
 def _read_stream(target: Target, table: Table) -> Rows:
     """As people read it, an event's first arrival last, so that it stays."""
     sql = f"SELECT {', '.join(table.names)} FROM table({table.name}) ORDER BY _tp_time DESC"
+    return _by_key(table, _select(target, sql), DECODERS)
+
+
+def _select(target: Target, sql: str) -> Sequence[tuple[Any, ...]]:
     with contextlib.closing(ProtonClient(target)) as client:
-        return _by_key(table, client.select(sql), DECODERS)
+        return client.select(sql)
 
 
 @pytest.fixture(scope="module")
@@ -317,6 +353,56 @@ class TestRemoving:
         await subject.database.write_rows([agent_row(revision=1, updated_at=after(1000))], [])
         await subject.settle()
         assert (await subject.database.load_rows([key]))[key].revision == 1
+
+    async def test_one_that_is_removed_before_its_row_shows_is_gone_and_its_id_free(
+        self, subject: Subject
+    ) -> None:
+        key = ServiceKey(ServiceType.AGENT, "switch-room")
+        await subject.database.write_rows([agent_row(revision=5, status="deleted")], [])
+        await subject.database.remove_rows([key])
+        await subject.database.write_rows(
+            [agent_row(revision=1, label="anew", incarnation=2, updated_at=after(4000))], []
+        )
+        await subject.settle()
+        row = (await subject.database.load_rows([key]))[key]
+        assert (row.label, row.revision) == ("anew", 1)
+        assert (await _agent(subject))["label"] == "anew"
+
+        await subject.database.remove_rows([key])
+        await subject.settle()
+        assert await subject.database.load_rows([key]) == {}
+        assert await subject.read_counts() == set()
+
+    async def test_what_is_purged_is_counted_no_more(self, subject: Subject) -> None:
+        await subject.database.write_rows([agent_row(status="deleted"), agent_row("other"), poller_row()], [])
+        await subject.settle()
+        assert await subject.read_counts() == {
+            ("agent", "deleted", "edge_onboarding", 1),
+            ("agent", "active", "edge_onboarding", 1),
+            ("poller", "active", "edge_onboarding", 1),
+        }
+        await subject.database.remove_rows([ServiceKey(ServiceType.AGENT, "switch-room")])
+        await subject.settle()
+        assert await subject.read_counts() == {
+            ("agent", "active", "edge_onboarding", 1),
+            ("poller", "active", "edge_onboarding", 1),
+        }
+
+    async def test_a_new_incarnation_of_another_month_has_one_row_and_counts_once(
+        self, subject: Subject
+    ) -> None:
+        await subject.database.write_rows([agent_row(revision=7, status="deleted")], [])
+        await subject.settle()
+        later = MOMENT + timedelta(days=40)
+        await subject.database.write_rows(
+            [agent_row(revision=8, incarnation=2, first_registered=later, updated_at=later)], []
+        )
+        await subject.settle()
+        assert await subject.count_rows(SERVICE_TABLES[ServiceType.AGENT]) == 1
+        assert await subject.read_counts() == {("agent", "active", "edge_onboarding", 1)}
+        assert await subject.database.find_row_versions() == {
+            ServiceKey(ServiceType.AGENT, "switch-room"): (1, 8)
+        }
 
     async def test_removing_what_is_not_there_is_fine(self, subject: Subject) -> None:
         await subject.database.remove_rows([ServiceKey(ServiceType.AGENT, "nobody")])

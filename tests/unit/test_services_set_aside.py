@@ -299,6 +299,25 @@ async def test_no_more_than_the_limit_is_set_aside(house: House) -> None:
     assert len(table) == 2
 
 
+async def test_what_was_refused_of_a_service_holds_nobody_back_who_has_its_id_after_the_purge(
+    house: House,
+) -> None:
+    await house.create()
+    await house.settle()
+    house.database.refuses = of(POLLER, REFUSED)
+    await house.revoke(POLLER)
+    await house.settle()
+    assert len(house.set_aside) == 1
+    house.database.refuses = nothing
+    await house.ledger.purge(POLLER)
+    await house.settle()
+    await house.create()
+    await house.settle()
+    created = house.row(POLLER)
+    assert created is not None and created.status == "pending"
+    assert len(house.set_aside) == 0
+
+
 async def test_only_an_older_or_equal_version_is_held_back(house: House) -> None:
     await house.create()
     await house.settle()

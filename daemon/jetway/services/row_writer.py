@@ -66,6 +66,9 @@ class RowWriter:
         if keys:
             self._fence.require()
             await self._database.remove_rows(keys)
+            for key in keys:
+                # Its revisions say nothing of those of whoever has the id next.
+                self._set_aside.forget(str(key), "purged")
 
     async def rewrite(self, keys: Iterable[ServiceKey]) -> frozenset[ServiceKey]:
         """Write the rows of these services and of their packages over whatever is there.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from jetway.adapters.database.proton_client import ProtonClient, Row, Target
 from jetway.adapters.database.proton_migrations import ProtonMigrations, find_streams
 from jetway.adapters.database.proton_streams import DECODERS, Stream, milliseconds
 from jetway.adapters.database.proton_versions import Name, Placed, RowVersions
-from jetway.adapters.database.rows import chunks
+from jetway.adapters.database.rows import chunks, purged_row
 from jetway.adapters.database.tables import ALL_TABLES, EVENTS, PACKAGES, SERVICE_TABLES, Kind, Table
 from jetway.adapters.database.threads import ConnectionThreads
 from jetway.core.errors import (
@@ -136,24 +136,39 @@ class ProtonDatabase:
             *((SERVICE_TABLES[row.service_type], row) for row in services),
             *((PACKAGES, row) for row in packages),
         ]
-        unknown = self._versions.find_unknown({_name(table, row) for table, row in rows})
-
-        def prepare(client: ProtonClient) -> tuple[list[_Encoded], list[tuple[Name, Version, int]]]:
-            encoded = [_encode(streams[table.name], row) for table, row in rows]
-            return encoded, _find_versions(client, streams, unknown)
-
-        encoded, found = await self._call(prepare)
-        for name, version, moment in found:
-            self._versions.learn(name, version, moment)
+        encoded = await self._learn(
+            streams,
+            {_name(table, row) for table, row in rows},
+            lambda: [_encode(streams[table.name], row) for table, row in rows],
+        )
         batches, placed = self._place(_newest(encoded, overwrite), overwrite)
         await self._insert(batches, placed)
 
     async def remove_rows(self, keys: Sequence[ServiceKey]) -> None:
-        """Leave a row that says `purged` and is older than any other, for whoever has the id next."""
-        rows = await self.load_rows(keys)
-        now = self._clock.now()
-        gone = [replace(row, status=sql.PURGED, updated_at=now, epoch=0, revision=0) for row in rows.values()]
-        await self.write_rows(gone, [], overwrite=True)
+        """Leave a row that says `purged` and is older than any other, for whoever has the id next.
+
+        Not only where the table shows a row: what was written from here a moment ago may not show yet.
+        """
+        if not keys:
+            return
+        streams = await self._prepared()
+        await self._learn(streams, {_name_of(key) for key in keys}, list)
+        known = [key for key in dict.fromkeys(keys) if self._versions.knows(_name_of(key))]
+        await self.write_rows([purged_row(key, self._clock.now()) for key in known], [], overwrite=True)
+
+    async def _learn(
+        self, streams: Mapping[str, Stream], names: Iterable[Name], encode: Callable[[], list[_Encoded]]
+    ) -> list[_Encoded]:
+        """Learn which versions the table holds; what `encode` makes, in the same turn of a thread."""
+        unknown = self._versions.find_unknown(names)
+
+        def work(client: ProtonClient) -> tuple[list[_Encoded], list[tuple[Name, Version, int]]]:
+            return encode(), _find_versions(client, streams, unknown)
+
+        encoded, found = await self._call(work)
+        for name, version, moment in found:
+            self._versions.learn(name, version, moment)
+        return encoded
 
     async def trim_events(self, before: datetime, *, dry_run: bool = False) -> int:
         """Nothing: the stream drops events 90 days after their time by itself."""
@@ -291,7 +306,7 @@ class ProtonDatabase:
         streams = await self._prepared()
         try:
             return await self._call(lambda client: work(client, streams))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise PortError(f"the database {self.label} holds a value that nobody wrote: {error}") from error
 
     async def _call(self, work: Callable[[ProtonClient], T], *, writes: bool = False) -> T:
@@ -325,6 +340,10 @@ def _is_spoilt(client: ProtonClient, failure: Exception | None) -> bool:
 
 def _name(table: Table, row: ServiceRow | PackageRow) -> Name:
     return table.name, row.service_id if isinstance(row, ServiceRow) else row.package_id
+
+
+def _name_of(key: ServiceKey) -> Name:
+    return SERVICE_TABLES[key.service_type].name, key.service_id
 
 
 def _encode(stream: Stream, row: ServiceRow | PackageRow) -> _Encoded:

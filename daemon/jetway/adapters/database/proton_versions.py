@@ -63,6 +63,10 @@ class RowVersions:
         self._forget()
         return [name for name in names if name not in self._known]
 
+    def knows(self, name: Name) -> bool:
+        """Whether there is such a row: written from here, or learnt from the table."""
+        return name in self._known
+
     def learn(self, name: Name, version: Version, time: int) -> None:
         """What the table holds. What was written from here meanwhile stands."""
         self._known.setdefault(name, _Known(version, time + _UNSEEN, self._clock.monotonic() + _KEPT))
