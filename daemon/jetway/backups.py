@@ -149,12 +149,11 @@ async def _restore(settings: Settings, file: Path, discard: str, told: Told) -> 
     state.prepare()
     releases = Releases()
     releases.add("state lock", state.lock().release)
+    place = RestorePlace(settings.state_dir)
     try:
-        place = RestorePlace(settings.state_dir)
-        aside, seen = _make_room(state, place, discard)
+        aside, seen = _look(state, place, discard)
         mark = _mark(contents, seen)
-        embedded = settings.nats.mode == "embedded"
-        jetstream, loader, store = await _begin(settings, place, mark, contents, releases, embedded=embedded)
+        jetstream, loader, store = await _begin(settings, place, mark, contents, releases, aside)
         run = Restore(archive, contents, _context(mark), RandomIdentifiers())
         await _fill(run, loader, jetstream, settings, told)
         await _sign(settings, store, jetstream, mark, contents, file)
@@ -164,7 +163,12 @@ async def _restore(settings: Settings, file: Path, discard: str, told: Told) -> 
         await loader.end()
         place.end()
     except OSError as error:
-        raise StartupError(f"state_dir: {error.filename} cannot be written: {error.strerror}") from error
+        why = f"state_dir: {error.filename} cannot be written: {error.strerror}"
+        raise StartupError(why + _moved(place)) from error
+    except (StartupError, PortError) as error:
+        if place.aside is None:
+            raise
+        raise StartupError(f"{error}{_moved(place)}") from error
     finally:
         await releases.all()
     return RestoreReport(
@@ -175,17 +179,21 @@ async def _restore(settings: Settings, file: Path, discard: str, told: Told) -> 
         keys={section: tally.count for section, tally in run.tallies.items()},
         sha256={section: tally.digest for section, tally in run.tallies.items()},
         files=tuple(contents.files),
-        set_aside=str(aside) if aside else "",
+        set_aside=str(place.aside or ""),
     )
 
 
-def _make_room(state: StateDir, place: RestorePlace, discard: str) -> tuple[Path | None, int]:
-    """Where what stood there was moved, and the newest epoch that was seen here."""
+def _moved(place: RestorePlace) -> str:
+    return f"; what stood there before is in {place.aside}" if place.aside else ""
+
+
+def _look(state: StateDir, place: RestorePlace, discard: str) -> tuple[str, int]:
+    """The name under which what stands there is to be set aside, and the newest epoch that was seen here."""
     unfinished = place.unfinished()
     if unfinished is not None:
-        return None, unfinished.epoch
+        return "", unfinished.epoch
     if not place.occupied():
-        return None, 0
+        return "", 0
     standing = state.read_ledger()
     if standing is None:
         raise StartupError(
@@ -196,8 +204,7 @@ def _make_room(state: StateDir, place: RestorePlace, discard: str) -> tuple[Path
             f"state_dir: {state.path} belongs to the ledger {standing.ledger_id}. To restore in its place, say so:"
             f" --in-place-of {standing.ledger_id}; what stands there is set aside, not deleted"
         )
-    name = f"replaced-{standing.ledger_id}-{standing.epoch}"
-    return place.set_aside(name), standing.epoch
+    return f"replaced-{standing.ledger_id}-{standing.epoch}", standing.epoch
 
 
 def _mark(contents: Contents, seen: int) -> RestoreMark:
@@ -216,12 +223,12 @@ async def _begin(
     mark: RestoreMark,
     contents: Contents,
     releases: Releases,
-    *,
-    embedded: bool,
+    aside: str,
 ) -> tuple[JetStream, NatsLoader, MetaStore]:
     """Mark the place, put the keys there, and make what is to be filled."""
+    embedded = settings.nats.mode == "embedded"
     if embedded:
-        place.begin(mark, contents.files, embedded=True)
+        place.begin(mark, contents.files, embedded=True, aside=aside)
     clock, names = SystemClock(), Names.of(settings.nats)
     way = await start_private_nats(settings, releases) if embedded else external_nats(settings)
     connection = Connection(way.gateway, clock)
@@ -233,8 +240,8 @@ async def _begin(
     await _require_incomplete(loader, place)
     await loader.begin(json.dumps(asdict(mark)).encode())
     if not embedded:
-        # Only now is it known that nothing stands at the server.
-        place.begin(mark, contents.files, embedded=False)
+        # Only now is it known that nothing stands at the server: one that is refused leaves all as it was.
+        place.begin(mark, contents.files, embedded=False, aside=aside)
     return jetstream, loader, store
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from jetway import backups
+from jetway.core.errors import StartupError
+from jetway.settings import load_settings
 from support.daemon import Daemon, jetway
 from support.nats_server import NatsServer
 
@@ -56,6 +60,47 @@ async def test_an_embedded_ledger_moves_to_somebody_elses_server_which_takes_one
     refused = jetway("restore", file, JETWAY_STATE_DIR=other, **external)
     assert (refused.returncode, "there is a ledger at the server already" in refused.stderr) == (1, True)
     assert names_in(Path(other)) == {"daemon.lock"}
+
+
+async def test_a_restore_that_is_refused_leaves_a_working_installation_as_it_is(
+    new_daemon: NewDaemon, server: NatsServer, tmp_path: Path
+) -> None:
+    external = {"JETWAY_NATS__MODE": "external", "JETWAY_NATS__URLS": json.dumps([server.url])}
+    daemon = new_daemon("standing", **external)
+    package = daemon.create("poller", "site-a")["package"]["package_id"]
+    file = str(tmp_path / "backup.tar.gz")
+    report = daemon.json_of("backup", file)
+    assert daemon.stop() == 0
+    before = {path: path.read_bytes() for path in daemon.state.rglob("*") if path.is_file()}
+
+    refused = daemon.command("restore", file, "--in-place-of", report["ledger_id"])
+
+    assert (refused.returncode, "there is a ledger at the server already" in refused.stderr) == (1, True)
+    after = {path: path.read_bytes() for path in daemon.state.rglob("*") if path.is_file()}
+    assert after == before
+    assert daemon.start().service("poller", "site-a")["package_id"] == package
+
+
+def test_a_restore_that_fails_later_says_where_it_moved_what_stood_there(
+    new_daemon: NewDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = new_daemon("embedded")
+    daemon.create("poller", "site-a")
+    file = tmp_path / "backup.tar.gz"
+    ledger = daemon.json_of("backup", str(file))["ledger_id"]
+    assert daemon.stop() == 0
+    epoch = json.loads((daemon.state / "ledger.json").read_bytes())["epoch"]
+    aside = daemon.state / f"replaced-{ledger}-{epoch}"
+
+    async def refuse(*_: object) -> None:
+        raise StartupError("nats: the server did not start")
+
+    monkeypatch.setattr(backups, "start_private_nats", refuse)
+    settings = load_settings(overrides={"state_dir": daemon.state})
+    with pytest.raises(StartupError, match=f"did not start; what stood there before is in {aside}"):
+        asyncio.run(backups._restore(settings, file, ledger, lambda *_: None))
+    assert names_in(aside) >= {"keys", "nats", "ledger.json"}
+    assert daemon.command("restore", str(file)).returncode == 0
 
 
 def names_in(folder: Path) -> set[str]:

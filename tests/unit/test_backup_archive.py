@@ -88,6 +88,22 @@ def test_a_file_that_is_there_is_replaced_only_when_told_to(tmp_path: Path) -> N
     assert [each.name for each in tmp_path.iterdir()] == ["b.tar.gz"]
 
 
+def test_a_file_system_without_hard_links_takes_a_backup_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(module.os, "link", link)
+    path = tmp_path / "b.tar.gz"
+    assert read(write(path)) == WHOLE
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    with pytest.raises(FileExistsError):
+        write(path)
+    assert read(path) == WHOLE
+    assert [each.name for each in tmp_path.iterdir()] == ["b.tar.gz"]
+
+
 def test_an_abandoned_backup_leaves_nothing(tmp_path: Path) -> None:
     writer = ArchiveWriter(tmp_path / "b.tar.gz", manifest())
     writer.add_lines("config", LINES)

@@ -95,10 +95,20 @@ class ArchiveWriter:
         if replace:
             self._temporary.replace(self._path)
         else:
-            os.link(self._temporary, self._path)
-            self._temporary.unlink()
+            self._take_name()
+            self._temporary.unlink(missing_ok=True)
         sync_directory(self._path.parent)
         return size
+
+    def _take_name(self) -> None:
+        try:
+            os.link(self._temporary, self._path)
+        except FileExistsError:
+            raise
+        except OSError:
+            # A file system without hard links: an empty file takes the name, where nobody else has it.
+            self._path.touch(mode=0o600, exist_ok=False)
+            os.replace(self._temporary, self._path)  # noqa: PTH105 - as with the link above
 
     def abandon(self) -> None:
         """Leave nothing behind. Safe to call again, and after `commit`."""

@@ -66,6 +66,8 @@ class RestorePlace:
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir
         self._mark = state_dir / RESTORE_FILE
+        self.aside: Path | None = None
+        """Where what stood here was moved by `begin`."""
 
     def unfinished(self) -> RestoreMark | None:
         """The restore that was begun here and not completed. Raises StartupError for a damaged mark."""
@@ -83,19 +85,26 @@ class RestorePlace:
             place.is_dir() and any(place.iterdir()) for place in (keys, nats)
         )
 
-    def set_aside(self, name: str) -> Path:
+    def _set_aside(self, name: str) -> None:
         """Move what stands here into a directory of that name. What says whose it is goes last."""
         aside = self._path / name
         aside.mkdir(mode=0o700, exist_ok=True)
+        self.aside = aside
         for each in (_NATS, KEYS, ADMIN_TOKEN, LEDGER_FILE):
             if (self._path / each).exists():
                 os.rename(self._path / each, aside / each)  # noqa: PTH104 - of directories as well
         sync_directory(aside)
         sync_directory(self._path)
-        return aside
 
-    def begin(self, mark: RestoreMark, files: Mapping[str, bytes], *, embedded: bool) -> None:
-        """Mark it, remove what an earlier attempt left, and write the files."""
+    def begin(
+        self, mark: RestoreMark, files: Mapping[str, bytes], *, embedded: bool, aside: str = ""
+    ) -> None:
+        """Mark it, remove what an earlier attempt left, and write the files.
+
+        `aside`: the name of the directory into which what stands here is moved before.
+        """
+        if aside:
+            self._set_aside(aside)
         atomic_write(self._mark, json.dumps(asdict(mark)).encode() + b"\n")
         (self._path / LEDGER_FILE).unlink(missing_ok=True)
         for leftover in (KEYS, _NATS) if embedded else (KEYS,):
