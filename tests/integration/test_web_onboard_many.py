@@ -54,6 +54,15 @@ async def press(browser: Browser, path: str, **form: str) -> Answer:
     return await browser.post(path, {"csrf": await browser.csrf(MANY), **form})
 
 
+async def press_what_is_shown(browser: Browser, path: str) -> Answer:
+    """The form that the page itself has for making packages: its goal and all its fields."""
+    page = (await browser.get(path)).body.decode()
+    form = re.search(r'<form method="post" action="([^"]+)" class="buttons">(.*?)</form>', page, re.DOTALL)
+    assert form, page
+    fields = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', form[2]))
+    return await browser.post(form[1], fields)
+
+
 def rows_of(page: Answer) -> list[tuple[str, str, str, str]]:
     """Row, outcome, field and reason, as the page's table has them."""
     found = re.findall(
@@ -136,8 +145,18 @@ async def test_the_same_file_and_key_bring_lost_tokens_back(browser: Browser) ->
     again = await uploaded(browser, GOOD, key="my-key")
     assert again != path
     assert [row[1] for row in rows_of(await browser.get(again))] == ["Left out"] * 2  # they are there
-    await press(browser, again)
+    page = (await browser.get(again)).body
+    assert b"Create or get the packages of this key" in page and b"No row can be made" not in page
+    assert (await press_what_is_shown(browser, again)).status == 303
     assert await tokens(browser, again) == before
+
+
+async def test_without_a_key_of_an_earlier_upload_nothing_is_offered_where_nothing_can_be_made(
+    browser: Browser,
+) -> None:
+    await press(browser, await uploaded(browser, GOOD))
+    page = (await browser.get(await uploaded(browser, GOOD))).body
+    assert b"No row can be made" in page and b'class="main"' not in page
 
 
 async def test_what_failed_is_tried_again_without_tokens_given_twice(

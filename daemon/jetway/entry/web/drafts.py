@@ -59,6 +59,8 @@ class Draft:
     stage: Stage = Stage.CHECKING
     is_checked: bool = False
     """Whether there was a preview."""
+    repeats: bool = False
+    """Whether the key was given: packages may have been made with it before, whose rows a preview finds taken."""
     rows: Sequence[Row] = field(default=(), repr=False)
     counts: Counter[str] = field(default_factory=Counter)
     work: asyncio.Task[None] | None = field(default=None, repr=False)

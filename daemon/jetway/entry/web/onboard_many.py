@@ -164,7 +164,8 @@ async def _draft(visit: Visit) -> Draft:
             raise refuse(Code.INVALID, field_errors(error)[0].message, "key") from None
     body = await asyncio.to_thread(_body, data)
     draft_id = str(uuid.uuid4())
-    return Draft(draft_id, visit.session, key or f"web-{draft_id}", data, len(body.rows), visit.now)
+    name = key or f"web-{draft_id}"
+    return Draft(draft_id, visit.session, name, data, len(body.rows), visit.now, repeats=bool(key))
 
 
 def _body(data: bytes) -> BulkCreate:
