@@ -7,7 +7,7 @@ import json
 import math
 import os
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -45,7 +45,7 @@ from jetway.authorities import Authorities, open_authorities
 from jetway.collector import Collector
 from jetway.core.errors import PortError, RefusedError, StartupError
 from jetway.core.grants import RENEW_PREFIX
-from jetway.databases import Database, migrate_at_start, open_database
+from jetway.databases import Database, migrate_at_start, open_database, schema_version
 from jetway.entry.heartbeats import HeartbeatDoor
 from jetway.entry.http.doors import Doors
 from jetway.entry.http.server import HttpServer
@@ -105,6 +105,7 @@ class Daemon:
         self._https: ServerCertificate | None = None
         self._tls: Tls | None = None
         self._lease: NatsLease | None = None
+        self._versions: Callable[[], Awaitable[Mapping[str, str]]] | None = None
 
     async def start(self) -> None:
         """Build in order. Raises StartupError with a sentence that names what to change."""
@@ -124,6 +125,7 @@ class Daemon:
         self._releases.add("database", database.close)
         await database.open()
         await migrate_at_start(database)
+        self._versions = partial(_versions, link, database)
 
         authorities = await open_authorities(settings, link.store, clock)
         self._https = https_certificate(settings, authorities.certificates, clock)
@@ -315,6 +317,7 @@ class Daemon:
             authority=outside.authority,
             certificates=outside.certificates,
             crl=house.revocations.revocation_list,
+            versions=self._versions,
         )
         self._releases.add("reproject", house.reprojector.stop)
         self._tls = await self._open_tls(house)
@@ -449,6 +452,11 @@ def _nats_health(link: NatsLink, server: EmbeddedServer | None) -> Component:
     trouble = link.trouble or (server.trouble if server else "")
     # Where hosts get no credentials that is told, but nothing is ill.
     return Component("down", trouble) if trouble else Component("ok", link.way.authority.why_not)
+
+
+async def _versions(link: NatsLink, database: Database) -> dict[str, str]:
+    server = ".".join(map(str, link.connection.server_version))
+    return {"NATS server": server, "Database schema": await schema_version(database)}
 
 
 def _leader(lease: NatsLease) -> Component:

@@ -11,7 +11,7 @@ import structlog
 from jetway.adapters.clock import SystemClock
 from jetway.adapters.database.migrations import find_migrations
 from jetway.adapters.database.sqlite import SqliteDatabase
-from jetway.core.errors import UnavailableError
+from jetway.core.errors import StartupError, UnavailableError
 from jetway.database_url import is_proton, parse_proton_url
 from jetway.resources import resource_dir
 from jetway.settings import Settings
@@ -52,6 +52,15 @@ async def migrate_at_start(database: Database) -> None:
         if isinstance(database, SqliteDatabase):
             raise
         log.warning("the database is away, rows wait for it", action="database_away", reason=str(error))
+
+
+async def schema_version(database: Database) -> str:
+    """The newest migration that is applied, or why nobody can tell. Raises UnavailableError."""
+    try:
+        applied = (await database.migration_status()).applied
+    except StartupError as error:
+        return str(error)
+    return applied[-1].removesuffix(".sql") if applied else "none"
 
 
 async def find_pending_migrations(settings: Settings) -> list[str]:

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from jetway.cli import local
 from jetway.cli.options import ConfigOption, StateDirOption
-
-if TYPE_CHECKING:
-    from jetway.settings import Settings
-
-HIDDEN = "[hidden]"
-_USERINFO = re.compile(r"(?<=://)[^/\s]+(?=@)")
 
 
 def check_config(
@@ -25,28 +18,10 @@ def check_config(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of TOML.")] = False,
 ) -> None:
     """Check the settings, and print those in effect with secrets hidden."""
+    from jetway.effective import describe
+
     effective = describe(local.load(config, state_dir))
     typer.echo(json.dumps(effective, indent=2) if as_json else "\n".join(_toml(effective)))
-
-
-def describe(settings: Settings) -> dict[str, Any]:
-    """The settings as plain values, what is derived from others filled in, secrets hidden."""
-    effective = settings.model_dump(mode="json")
-    effective["http"]["public_url"] = settings.public_url
-    effective["nats"]["public_urls"] = list(settings.nats_public_urls)
-    # Of the secret, the database's URL, all but a password is worth seeing.
-    effective["database"]["url"] = settings.database_url
-    hidden: dict[str, Any] = _hide(effective)
-    return hidden
-
-
-def _hide(value: Any) -> Any:
-    """User and password out of all URLs."""
-    if isinstance(value, dict):
-        return {name: _hide(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_hide(item) for item in value]
-    return _USERINFO.sub(HIDDEN, value) if isinstance(value, str) else value
 
 
 def _toml(settings: dict[str, Any]) -> Iterator[str]:

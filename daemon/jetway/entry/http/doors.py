@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from jetway.logs import LogLevels
@@ -65,3 +65,5 @@ class Doors:
     """The gateway's own authority."""
     crl: Callable[[], Awaitable[str]] | None = None
     """The certificate revocation list as it stands, PEM."""
+    versions: Callable[[], Awaitable[Mapping[str, str]]] | None = None
+    """What the daemon is connected with: the NATS server, the database's schema. Raises PortError."""

@@ -96,7 +96,7 @@ class Site:
             MaintenancePages(doors),
             self._jobs,
             TokenPages(doors),
-            AboutPages(settings),
+            AboutPages(doors, settings),
             Live(doors, self._sessions),
         )
 
