@@ -23,6 +23,7 @@ from jetway.entry.web.install_ways import is_plain, ways
 from jetway.entry.web.onboard_form import LABEL_FIELDS, METADATA_FIELDS, read_form
 from jetway.entry.web.pages import page
 from jetway.entry.web.template_form import Question, questions_of
+from jetway.entry.web.services import takes_children
 from jetway.entry.web.visit import Visit
 from jetway.services.catalogue import ServiceFilter
 from jetway.settings import Settings
@@ -102,6 +103,7 @@ class OnboardPages:
             record=view.record,
             package=view.package,
             service=self._catalogue.view(view.record),
+            takes_children=takes_children(view.record),
             token=token,
             ways=ways(self._public_url, view.record.service_id, self._pin),
             plain=is_plain(self._public_url),
@@ -144,7 +146,11 @@ class OnboardPages:
         if kind.parent_type is None:
             return []
         wanted = ServiceFilter(
-            service_type=kind.parent_type, statuses=("pending", "active"), q=text, limit=_PARENTS_SHOWN
+            service_type=kind.parent_type,
+            statuses=("pending", "active"),
+            approvals=("none", "granted"),
+            q=text,
+            limit=_PARENTS_SHOWN,
         )
         found = (await self._catalogue.services(wanted)).items
         return [{"id": view.record.service_id, "label": view.record.label} for view in found]

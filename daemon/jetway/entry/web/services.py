@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 from multidict import MultiMapping
@@ -18,6 +18,7 @@ from jetway.entry.http import requests as r
 from jetway.entry.http.doors import Doors
 from jetway.entry.http.problems import invalid_fields, wrong_filter
 from jetway.entry.web.choices import choices_for
+from jetway.entry.web.decided import decided
 from jetway.entry.web.document import show_document
 from jetway.entry.web.maintenance import TERMS, windows_of
 from jetway.entry.web.pages import page
@@ -30,6 +31,8 @@ SERVICE = "/ui/services/{kind:poller|agent|checker}/{service_id}"
 _ONE_VALUE = ("site", "q", "sort", "cursor", "parent_id")
 _LISTS = ("status", "liveness", "source", "approval", "label")
 _EVENTS_SHOWN = 30
+_CHILDREN_SHOWN = 10
+_EXPECTED = (ServiceStatus.ACTIVE.value, ServiceStatus.INACTIVE.value)
 _REISSUED_FROM = (ServiceStatus.PENDING, ServiceStatus.INACTIVE, ServiceStatus.REVOKED)
 
 
@@ -100,8 +103,10 @@ class ServicePages:
             document=document,
             document_key=document_key(record.lineage),
             actions=[action for action in actions(record) if visit.may(action.role)],
+            takes_children=takes_children(record),
             children=children,
             events=events,
+            decided=await decided(self._catalogue, record, events),
             windows=windows_of(self._maintenance, record),
             terms=TERMS,
         )
@@ -125,10 +130,19 @@ class ServicePages:
         )
 
     async def _children(self, record: ServiceRecord) -> Page[ServiceView] | None:
+        """The first ten, those that are missed before all others."""
         kind = record.service_type.child_type
         if kind is None:
             return None
-        return await self._catalogue.services(ServiceFilter(service_type=kind, parent_id=record.service_id))
+        wanted = ServiceFilter(service_type=kind, parent_id=record.service_id, limit=_CHILDREN_SHOWN)
+        page = await self._catalogue.services(wanted)
+        found = list(page.items)
+        if page.next_cursor:
+            for verdict in (Liveness.LATE, Liveness.OFFLINE):
+                worse = replace(wanted, statuses=_EXPECTED, liveness=(verdict.value,))
+                found = [*(await self._catalogue.services(worse)).items, *found]
+        once = {view.record.key: view for view in sorted(found, key=_calmness)}
+        return Page(list(once.values())[:_CHILDREN_SHOWN], page.next_cursor, page.total)
 
     async def _history(self, key: ServiceKey) -> list[Event] | None:
         """None while the database is away."""
@@ -141,6 +155,12 @@ class ServicePages:
             return None
 
 
+def _calmness(view: ServiceView) -> int:
+    if view.record.status.value not in _EXPECTED:
+        return 2
+    return {Liveness.OFFLINE: 0, Liveness.LATE: 1}.get(view.liveness, 2)
+
+
 def actions(record: ServiceRecord) -> list[Action]:
     """What the service's state allows, as the state tables have it."""
     found: list[Action] = []
@@ -149,6 +169,8 @@ def actions(record: ServiceRecord) -> list[Action]:
             Action("approve", "Approve", "operator"),
             Action("reject", "Reject", "operator", grave=True),
         ]
+    if record.status is ServiceStatus.PENDING and record.approval is Approval.REJECTED:
+        found.append(Action("approve", "Approve after all", "operator"))
     if record.status is ServiceStatus.ACTIVE:
         found.append(Action("deactivate", "Set inactive", "operator"))
     if record.status is ServiceStatus.INACTIVE:
@@ -160,6 +182,15 @@ def actions(record: ServiceRecord) -> list[Action]:
     if record.status in (ServiceStatus.REVOKED, ServiceStatus.INACTIVE):
         found.append(Action("delete", "Delete", "admin", grave=True))
     return found
+
+
+def takes_children(record: ServiceRecord) -> bool:
+    """Whether something can be onboarded beneath it: not beneath a stranger that nobody let in."""
+    return (
+        record.service_type.child_type is not None
+        and record.status in (ServiceStatus.PENDING, ServiceStatus.ACTIVE)
+        and record.approval in (Approval.NONE, Approval.GRANTED)
+    )
 
 
 def kind_of(text: str) -> ServiceType:
