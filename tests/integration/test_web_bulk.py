@@ -143,7 +143,7 @@ async def test_a_grave_deed_over_many_is_confirmed_with_their_number(
     monkeypatch.setattr(bulk, "_COUNT_AGAIN", 1)
     path = at("revoke", type="poller", site="A")
     wrong = await confirm(browser, path, count="2", reason="kept")
-    assert wrong.status == 422 and b"must be 4" in wrong.body and b'value="kept"' in wrong.body
+    assert wrong.status == 422 and b"Must be 4" in wrong.body and b'value="kept"' in wrong.body
     assert status(world, "poller", "p1") == "pending"
     assert (await confirm(browser, path, count="4")).status == 303
     assert status(world, "poller", "p1") == "revoked"

@@ -50,7 +50,7 @@ async def test_labels_come_from_every_field_and_a_wrong_one_is_named(browser: Br
     form = {"csrf": await browser.csrf(FORM), "component_type": "poller", "label": "P4", "component_id": "p4"}
     labels = {"labels.1": "rack=12", "labels.3": " room = c ", "labels": "floor=2\r\nrow=b"}
     wrong = await browser.post(FORM, form | labels | {"labels.2": "no pair"})
-    assert wrong.status == 422 and b"must be key=value" in wrong.body and b'value="rack=12"' in wrong.body
+    assert wrong.status == 422 and b"Must be key=value" in wrong.body and b'value="rack=12"' in wrong.body
     assert (await browser.post(FORM, form | labels)).status == 303
     record = browser.world.ledger.index.get(ServiceKey(ServiceType.POLLER, "p4"))
     assert record and record.labels == {"rack": "12", "room": "c", "floor": "2", "row": "b"}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 from aiohttp import web
 from pydantic import TypeAdapter, ValidationError
 
 from jetway.core.errors import Code, RefusedError, refuse
-from jetway.core.ids import ServiceKey
+from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.record import ServiceRecord, ServiceStatus
 from jetway.entry.http.auth import Role
 from jetway.entry.http.doors import Doors
@@ -15,7 +18,7 @@ from jetway.entry.http.problems import STATUS, field_errors
 from jetway.entry.web.pages import page
 from jetway.entry.web.services import SERVICE, Action, actions, key_of, path_of
 from jetway.entry.web.visit import Visit
-from jetway.services.administer import Affected
+from jetway.services.administer import Affected, AffectedService
 
 _ACTION = SERVICE + "/{action:revoke|activate|deactivate|delete|approve|reject|reissue}"
 _STATUSES = {"activate": ServiceStatus.ACTIVE, "deactivate": ServiceStatus.INACTIVE}
@@ -29,6 +32,8 @@ _DONE = {
     "reissue": "reissued",
 }
 _SHOWN = 50
+COUNT_AGAIN = 10
+"""A grave deed over more than these is confirmed with their number."""
 _REASON: TypeAdapter[str] = TypeAdapter(Reason)
 
 
@@ -52,14 +57,26 @@ class ActionPages:
         action = self._allowed(visit, record)
         try:
             reason = reason_of(visit.form.get("reason", ""))
+            if action.name == "revoke":
+                await self._require_count(visit, record)
             if action.name == "reissue":
                 return await self._reissue(visit, record, reason)
             change = await self._apply(visit, record, action.name, reason, dry_run=False)
         except RefusedError as error:
-            return await self._form(visit, error.refused.why, STATUS[error.refused.code])
+            refused = error.refused
+            return await self._form(visit, {refused.field: refused.why}, STATUS[refused.code])
         return visit.go(path_of(record.key), _said(action, record.key, change))
 
-    async def _form(self, visit: Visit, wrong: str = "", status: int = 200) -> web.StreamResponse:
+    async def _require_count(self, visit: Visit, record: ServiceRecord) -> None:
+        """The number that whoever revokes many with one has read, and that is still true."""
+        change = await self._apply(visit, record, "revoke", "", dry_run=True)
+        total = len(change.services) if change else 1
+        if total > COUNT_AGAIN and visit.form.get("count", "").strip() != str(total):
+            raise refuse(Code.INVALID, f"must be {total}, the number of services that it touches", "count")
+
+    async def _form(
+        self, visit: Visit, wrong: Mapping[str, str] | None = None, status: int = 200
+    ) -> web.StreamResponse:
         record = self._catalogue.get(key_of(visit)).record
         action = self._allowed(visit, record)
         change = None
@@ -71,12 +88,20 @@ class ActionPages:
             status,
             record=record,
             action=action,
-            others=others[:_SHOWN],
+            others=[(item, self._label(item)) for item in others[:_SHOWN]],
+            beneath=Counter(item.service_type for item in others),
+            kinds=list(ServiceType),
+            counts_again=action.name == "revoke" and len(others) + 1 > COUNT_AGAIN,
             more=max(0, len(others) - _SHOWN),
             total=len(change.services) if change else 1,
-            wrong=wrong,
+            wrong=wrong or {},
             form=visit.form,
         )
+
+    def _label(self, item: AffectedService) -> str:
+        """What it is called, where that is another name than its id."""
+        found = self._catalogue.record(ServiceKey(item.service_type, item.service_id))
+        return found.label if found and found.label != item.service_id else ""
 
     def _allowed(self, visit: Visit, record: ServiceRecord) -> Action:
         name = visit.part("action")
@@ -125,7 +150,7 @@ def reason_of(text: str) -> str:
     try:
         return _REASON.validate_python(text.replace("\r\n", "\n").strip())
     except ValidationError as error:
-        raise refuse(Code.INVALID, f"the reason {field_errors(error)[0].message}", "reason") from None
+        raise refuse(Code.INVALID, field_errors(error)[0].message, "reason") from None
 
 
 def _said(action: Action, key: ServiceKey, change: Affected | None) -> str:

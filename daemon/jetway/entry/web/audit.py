@@ -18,7 +18,7 @@ from jetway.core.rows import Event
 from jetway.entry.http import render
 from jetway.entry.http import requests as r
 from jetway.entry.http.doors import Doors
-from jetway.entry.http.problems import wrong_filter
+from jetway.entry.http.problems import field_errors, wrong_filter
 from jetway.entry.web.csv_text import csv_text
 from jetway.entry.web.pages import page
 from jetway.entry.web.visit import Visit
@@ -46,10 +46,21 @@ class AuditPages:
     @page("GET", "/ui/audit")
     async def table(self, visit: Visit) -> web.StreamResponse:
         """A page of the trail, the newest first."""
-        wanted = _filter(visit.request.query)
-        page = await self._catalogue.events(wanted)
-        kinds, types = list(ServiceType), sorted(EventType)
-        return visit.show("audit.html", wanted=wanted, page=page, kinds=kinds, types=types)
+        query = visit.request.query
+        try:
+            asked, wrong = _asked(query), {}
+        except ValidationError as error:
+            asked, wrong = None, {each.field.split(".")[0]: each.message for each in field_errors(error)}
+        found = await self._catalogue.events(_filter_of(asked)) if asked else None
+        return visit.show(
+            "audit.html",
+            422 if wrong else 200,
+            wrong=wrong,
+            page=found,
+            chosen=query.getall("type", []),
+            kinds=list(ServiceType),
+            types=sorted(EventType),
+        )
 
     @page("GET", "/ui/audit/export.jsonl")
     async def export_lines(self, visit: Visit) -> web.StreamResponse:
@@ -109,15 +120,22 @@ class AuditPages:
 
 def _filter(query: MultiMapping[str]) -> EventFilter:
     """What the address asks for. Raises ProblemError that names what is wrong in it."""
+    try:
+        return _filter_of(_asked(query))
+    except ValidationError as error:
+        raise wrong_filter(error) from None
+
+
+def _asked(query: MultiMapping[str]) -> r.ListEvents:
     values: dict[str, object] = {name: query[name] for name in _ONE_VALUE if query.get(name)}
     values["type"] = [each for each in query.getall("type", []) if each]
     for name, end in (("since", "T00:00:00Z"), ("until", "T23:59:59.999Z")):
         if query.get(name):
             values[name] = query[name] + end
-    try:
-        asked = r.ListEvents.model_validate(values)
-    except ValidationError as error:
-        raise wrong_filter(error) from None
+    return r.ListEvents.model_validate(values)
+
+
+def _filter_of(asked: r.ListEvents) -> EventFilter:
     return EventFilter(
         types=[event_type.value for event_type in asked.type],
         service_type=asked.service_type.value if asked.service_type else "",

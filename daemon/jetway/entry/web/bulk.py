@@ -14,7 +14,7 @@ from jetway.core.ids import ServiceType
 from jetway.entry.http.auth import Role
 from jetway.entry.http.doors import Doors
 from jetway.entry.http.problems import STATUS
-from jetway.entry.web.actions import reason_of
+from jetway.entry.web.actions import COUNT_AGAIN, reason_of
 from jetway.entry.web.bulk_plan import SHOWN, plan
 from jetway.entry.web.bulk_runs import Run, new_shelf
 from jetway.entry.web.pages import page
@@ -32,8 +32,7 @@ _WAIT_SECONDS = 3.0
 """How long an answer waits for the end of the work; a longer one goes on, and the page asks again."""
 _ASK_AGAIN_SECONDS = 2
 _FAILURES_SHOWN = 100
-_COUNT_AGAIN = 10
-"""A grave deed over more than these is confirmed with their number."""
+_COUNT_AGAIN = COUNT_AGAIN
 
 
 class BulkPages:

@@ -11,7 +11,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from jetway.core.errors import Code, RefusedError, refuse
-from jetway.core.ids import ServiceType
+from jetway.core.ids import ServiceKey, ServiceType, is_id
 from jetway.entry.http import answers as a
 from jetway.entry.http import requests as r
 from jetway.entry.http.auth import Role
@@ -22,8 +22,8 @@ from jetway.entry.web import suggestions
 from jetway.entry.web.install_ways import is_plain, ways
 from jetway.entry.web.onboard_form import LABEL_FIELDS, METADATA_FIELDS, read_form
 from jetway.entry.web.pages import page
-from jetway.entry.web.template_form import Question, questions_of
 from jetway.entry.web.services import takes_children
+from jetway.entry.web.template_form import Question, questions_of
 from jetway.entry.web.visit import Visit
 from jetway.services.catalogue import ServiceFilter
 from jetway.settings import Settings
@@ -57,15 +57,16 @@ class OnboardPages:
         form = visit.form
         kind, checker = _kind(form.get("component_type", "")), form.get("checker_kind", "")
         defaults = a.Defaults.model_validate(await self._templates.defaults())
+        values, wrong = read_form(form, _template(defaults, checker))
+        body, more = _judged(values)
+        wrong = more | wrong
+        if body is None or wrong:
+            wrong |= self._wrong_parent(kind, values) if "parent_id" not in wrong else {}
+            return await self._form(visit, kind, checker, form, wrong, 422)
         try:
-            values = read_form(form, _template(defaults, checker))
-            body = r.CreatePackage.model_validate(values)
             issued = await self._issuer.create(
                 visit.caller, package_request(body), _retry_key(form), body_hash(body)
             )
-        except ValidationError as error:
-            wrong = {each.field.split(".")[0]: each.message for each in field_errors(error)}
-            return await self._form(visit, kind, checker, form, wrong, 422)
         except RefusedError as error:
             wrong = {error.refused.field: error.refused.why}
             return await self._form(visit, kind, checker, form, wrong, STATUS[error.refused.code])
@@ -141,6 +142,15 @@ class OnboardPages:
             retry_key=given.get("retry_key") or str(uuid.uuid4()),
         )
 
+    def _wrong_parent(self, kind: ServiceType, values: Mapping[str, object]) -> dict[str, str]:
+        """What a creation would say of the parent, told beside what keeps it from being tried."""
+        parent_id = str(values.get("parent_id", ""))
+        if kind.parent_type is None or not parent_id or not is_id(parent_id):
+            return {}
+        if self._catalogue.record(ServiceKey(kind.parent_type, parent_id)) is not None:
+            return {}
+        return {"parent_id": f"the parent {kind.parent_type.value} {parent_id!r} does not exist"}
+
     async def _parents(self, kind: ServiceType, text: str) -> list[dict[str, str]]:
         """Whom it may stand under: the first of those that match."""
         if kind.parent_type is None:
@@ -161,6 +171,14 @@ def _kind(text: str) -> ServiceType:
         return ServiceType(text or "poller")
     except ValueError:
         raise refuse(Code.INVALID, "type is one of poller, agent, checker", "type") from None
+
+
+def _judged(values: Mapping[str, object]) -> tuple[r.CreatePackage | None, dict[str, str]]:
+    """The body, or by field what is wrong in it."""
+    try:
+        return r.CreatePackage.model_validate(values), {}
+    except ValidationError as error:
+        return None, {each.field.split(".")[0]: each.message for each in field_errors(error)}
 
 
 def _template(defaults: a.Defaults, checker: str) -> Mapping[str, object]:

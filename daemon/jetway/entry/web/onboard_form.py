@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from jetway.core.errors import Code, refuse
 from jetway.core.ids import ServiceType, slug
 from jetway.core.templates import METADATA_ALLOWED, fill
 from jetway.entry.web.template_form import answered
@@ -31,23 +30,26 @@ METADATA_FIELDS = {
 """What installers and templates commonly ask of each type; further metadata stands in `metadata`."""
 
 
-def read_form(form: Mapping[str, str], template: Mapping[str, object]) -> dict[str, object]:
-    """The body. Raises RefusedError, naming the field, for what has no place in one."""
+def read_form(
+    form: Mapping[str, str], template: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, str]]:
+    """The body, and by field what has no place in one: all of it, so that a form comes back once."""
+    wrong: dict[str, str] = {}
     values: dict[str, object] = {name: form[name].strip() for name in _TEXTS if form.get(name, "").strip()}
     values.setdefault("label", "")
     for name in _NUMBERS:
         text = form.get(name, "").strip()
         if text:
-            values[name] = _whole(name, text)
+            values[name] = _whole(name, text, wrong)
     values["notes"] = form.get("notes", "").replace("\r\n", "\n").strip()
     labels = [form.get(name, "") for name in (*LABEL_FIELDS, "labels")]
-    values["labels"] = _pairs("labels", "\n".join(labels))
-    metadata = _metadata(form) | _pairs("metadata", form.get("metadata", ""))
+    values["labels"] = _pairs("labels", "\n".join(labels), wrong)
+    metadata = _metadata(form) | _pairs("metadata", form.get("metadata", ""), wrong)
     values["metadata"] = metadata
-    config = answered(template, form)
+    config = answered(template, form, wrong)
     if config is not None:
         values["checker_config"] = _filled(config, values, metadata)
-    return values
+    return values, wrong
 
 
 def _metadata(form: Mapping[str, str]) -> dict[str, str]:
@@ -74,18 +76,20 @@ def _filled(
     return fill(config, known, kind)
 
 
-def _whole(name: str, text: str) -> int:
-    if not text.isdecimal() or len(text) > 9:
-        raise refuse(Code.INVALID, "must be a whole number of seconds", name)
-    return int(text)
+def _whole(name: str, text: str, wrong: dict[str, str]) -> int | None:
+    if text.isdecimal() and len(text) <= 9:
+        return int(text)
+    wrong[name] = "must be a whole number of seconds"
+    return None
 
 
-def _pairs(name: str, text: str) -> dict[str, str]:
+def _pairs(name: str, text: str, wrong: dict[str, str]) -> dict[str, str]:
     """`key=value` on each line."""
     found: dict[str, str] = {}
     for line in filter(None, map(str.strip, text.splitlines())):
         key, equals, value = line.partition("=")
-        if not equals:
-            raise refuse(Code.INVALID, "must be key=value on each line", name)
-        found[key.strip()] = value.strip()
+        if equals:
+            found[key.strip()] = value.strip()
+        else:
+            wrong[name] = "must be key=value on each line"
     return found

@@ -42,4 +42,7 @@ class PackagePages:
         )
         page = await self._catalogue.packages(wanted)
         kinds, statuses = list(ServiceType), list(PackageStatus)
-        return visit.show("packages.html", wanted=wanted, page=page, kinds=kinds, statuses=statuses)
+        filtered = any(query.get(name) for name in ("component_type", "site", "q", "status"))
+        return visit.show(
+            "packages.html", wanted=wanted, page=page, kinds=kinds, statuses=statuses, filtered=filtered
+        )

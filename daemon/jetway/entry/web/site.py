@@ -39,6 +39,7 @@ from jetway.entry.web.tokens import TokenPages
 from jetway.entry.web.tree import TreePages
 from jetway.entry.web.upload import Uploads
 from jetway.entry.web.visit import Visit, page_response, see_other, theme_of
+from jetway.entry.web.words import sentence
 from jetway.ports import ApiToken, Clock
 from jetway.services.api_tokens import allows
 from jetway.services.caller import Caller
@@ -203,7 +204,7 @@ class Site:
         values = {
             "problem": problem,
             "request_id": request[REQUEST_ID],
-            "sentence": _sentence(problem.detail),
+            "sentence": sentence(problem.detail),
         }
         if visit is not None:
             response = visit.show("error.html", problem.status, **values)
@@ -255,8 +256,3 @@ def _to(path: str) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
 
 async def _nothing_here(_visit: Visit) -> web.StreamResponse:
     raise ProblemError(404, "not_found", "there is no such page")
-
-
-def _sentence(text: str) -> str:
-    """A detail as a sentence of its own."""
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")

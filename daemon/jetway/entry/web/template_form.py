@@ -9,7 +9,6 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from jetway.core.errors import Code, refuse
 from jetway.core.templates import placeholders
 
 PREFIX = "config."
@@ -35,8 +34,10 @@ def questions_of(template: Mapping[str, object]) -> Sequence[Question]:
     ]
 
 
-def answered(template: Mapping[str, object], form: Mapping[str, str]) -> dict[str, JsonValue] | None:
-    """The template with the answers in it; None where nothing differs. Raises RefusedError, naming the field."""
+def answered(
+    template: Mapping[str, object], form: Mapping[str, str], wrong: dict[str, str]
+) -> dict[str, JsonValue] | None:
+    """The template with the answers in it; None where nothing differs. Fields that are none go into `wrong`."""
     changed: dict[str, JsonValue] = {}
     for question in questions_of(template):
         name = PREFIX + question.name
@@ -45,7 +46,11 @@ def answered(template: Mapping[str, object], form: Mapping[str, str]) -> dict[st
         else:
             given = form.get(name, question.default).replace("\r\n", "\n").strip()
         if given != question.default:
-            changed[question.name] = _read(question, given)
+            try:
+                changed[question.name] = _read(question, given)
+            except ValueError:
+                wanted = {"number": "a number", "json": "JSON"}.get(question.shape, "text")
+                wrong[name] = f"must be {wanted}"
     if not changed:
         return None
     config: dict[str, JsonValue] = json.loads(json.dumps(template))
@@ -78,18 +83,14 @@ def _written(value: object) -> str:
 
 
 def _read(question: Question, given: str) -> JsonValue:
-    try:
-        if question.shape == "truth":
-            return bool(given)
-        if question.shape == "lines":
-            return [line.strip() for line in given.splitlines() if line.strip()]
-        if question.shape == "number":
-            return int(given) if given.lstrip("-").isdecimal() else float(given)
-        if question.shape == "json":
-            parsed: JsonValue = json.loads(given)
-            return parsed
-    except ValueError:
-        kinds = {"number": "a number", "json": "JSON"}
-        wanted = kinds.get(question.shape, "text")
-        raise refuse(Code.INVALID, f"{question.name} must be {wanted}", PREFIX + question.name) from None
+    """Raises ValueError."""
+    if question.shape == "truth":
+        return bool(given)
+    if question.shape == "lines":
+        return [line.strip() for line in given.splitlines() if line.strip()]
+    if question.shape == "number":
+        return int(given) if given.lstrip("-").isdecimal() else float(given)
+    if question.shape == "json":
+        parsed: JsonValue = json.loads(given)
+        return parsed
     return given

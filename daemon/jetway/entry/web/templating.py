@@ -29,9 +29,11 @@ class Templating:
         )
         self._environment.globals |= {"asset": assets.url, "with_query": words.with_query}
         self._environment.filters |= {
+            "sentence": words.sentence,
             "worded": words.worded,
             "kind": words.kind,
             "actor": words.actor,
+            "countdown": words.countdown,
             "source": words.source,
             "lasting": words.lasting,
             "plain_json": words.plain_json,

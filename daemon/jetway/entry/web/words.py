@@ -38,10 +38,22 @@ def relative(moment: datetime, now: datetime) -> str:
     return f"{distance(seconds)} ago" if seconds > 0 else f"in {distance(seconds)}"
 
 
+def countdown(moment: datetime, now: datetime) -> str:
+    """`23:59:58`, what is left until then; days before it where there are any."""
+    days, left = divmod(max(0, int((moment - now).total_seconds())), 86_400)
+    clock = f"{left // 3600:02}:{left // 60 % 60:02}:{left % 60:02}"
+    return f"{days} d {clock}" if days else clock
+
+
 def lasting(span: timedelta | int) -> str:
     """How long something takes, `24 h`; a number is seconds."""
     seconds = span.total_seconds() if isinstance(span, timedelta) else span
     return distance(seconds)
+
+
+def sentence(text: str) -> str:
+    """A detail as a sentence of its own."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def worded(text: str) -> str:
