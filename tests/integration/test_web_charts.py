@@ -94,6 +94,10 @@ async def test_the_overview_shows_it_with_a_table_that_says_the_same(world: Worl
     newest = re.search(r"<tbody><tr>.*?</tr>", table)
     assert newest and re.findall(r'number">(\d+)<', newest[0]) == ["3", "7", "0", "0"]
     assert "alt=" in page and page.count("?window=") >= 4, "24 h, 7, 30 and 90 days"
+    narrow = re.search(r'<source media="[^"]+" srcset="([^"]+)"', page)
+    assert narrow
+    drawn = await browser.get(narrow[1].replace("&amp;", "&"))
+    assert b'viewBox="0 0 400 300"' in drawn.body, "a phone need not read it at a third of its size"
 
 
 @pytest.mark.parametrize(("window", "points"), [("24h", 288), ("7d", 168), ("30d", 180), ("90d", 180)])
@@ -278,4 +282,5 @@ async def test_who_is_missed_is_told_by_type(world: World, browser: Browser) -> 
     assert (
         await world.call("POST", "/api/admin/services/pollers/p1/status", {"status": "active"})
     ).status == 200
-    assert await needs(browser) == [("1 poller offline", "/ui/services?type=poller&liveness=offline")]
+    missed = "/ui/services?type=poller&liveness=offline&status=active&status=inactive"
+    assert await needs(browser) == [("1 poller offline", missed)]

@@ -250,6 +250,10 @@ class Catalogue:
         """What its heartbeats said of it; None where none was heard."""
         return self._presence.seen(key)
 
+    def cloned(self) -> list[ServiceKey]:
+        """Services as which two hosts seem to speak."""
+        return self._troubles.cloned()
+
     async def stats(self) -> Stats:
         """Counts by type, status, source and liveness."""
         by_type_and_status: dict[str, dict[str, int]] = {

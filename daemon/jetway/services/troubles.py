@@ -88,6 +88,10 @@ class Troubles:
         """The two instances or addresses that seem to speak as this service at one time; mostly none."""
         return (self._instances[key].suspects or ()) if key in self._cloned else ()
 
+    def cloned(self) -> list[ServiceKey]:
+        """All as which two seem to speak, by name."""
+        return sorted(self._cloned, key=str)
+
     async def run(self) -> None:
         """Find what has ended, and tell the audit trail, for ever."""
         while True:

@@ -24,8 +24,8 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
 """Of the image alone: its style is inside of it. Nothing is run and nothing is fetched."""
 AWAY = "The database is away, so the past cannot be read. It comes back by itself."
 _NAMES = {"24h": "24 hours", "7d": "7 days", "30d": "30 days", "90d": "90 days"}
-_DRAWN = 12
-"""Images kept: every window in every theme."""
+_DRAWN = 24
+"""Images kept: every window in every theme, wide and narrow."""
 _ROWS = 24
 _KEPT_SECONDS = 60
 
@@ -50,15 +50,16 @@ class ChartPages:
 
     def __init__(self, doors: Doors) -> None:
         self._history: CountHistory = doors.counts
-        self._drawn: OrderedDict[tuple[str, str], tuple[CountSeries | None, bytes]] = OrderedDict()
+        self._drawn: OrderedDict[tuple[str, str, bool], tuple[CountSeries | None, bytes]] = OrderedDict()
 
     @page("GET", CHART)
     async def image(self, visit: Visit) -> web.StreamResponse:
-        """Services over time by status. `window`, and `theme` where the reader chose one."""
+        """Services over time by status. `window`; `theme` where the reader chose one; `size=narrow` for phones."""
         window = self._window(visit)
         theme = visit.request.query.get("theme", "")
         series = await self._series(window)
-        body = await self._draw(window, series, theme if theme in THEMES else "")
+        narrow = visit.request.query.get("size") == "narrow"
+        body = await self._draw(window, series, theme if theme in THEMES else "", narrow=narrow)
         age = _KEPT_SECONDS if series else 0
         headers = {"Content-Security-Policy": POLICY, "Cache-Control": f"private, max-age={age}"}
         return web.Response(body=body, content_type="image/svg+xml", headers=headers)
@@ -98,12 +99,14 @@ class ChartPages:
         except PortError:
             return None
 
-    async def _draw(self, window: CountWindow, series: CountSeries | None, theme: str) -> bytes:
-        key = (window.name, theme)
+    async def _draw(
+        self, window: CountWindow, series: CountSeries | None, theme: str, *, narrow: bool
+    ) -> bytes:
+        key = (window.name, theme, narrow)
         drawn = self._drawn.get(key)
         if drawn is None or drawn[0] is not series:
             nothing = "There is no point yet." if series else AWAY
-            body = await asyncio.to_thread(draw, series, theme, _title(window), nothing)
+            body = await asyncio.to_thread(draw, series, theme, _title(window), nothing, narrow=narrow)
             drawn = self._drawn[key] = (series, body)
             if len(self._drawn) > _DRAWN:
                 self._drawn.popitem(last=False)

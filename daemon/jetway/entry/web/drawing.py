@@ -16,6 +16,8 @@ from jetway.core.counted import STATUSES
 from jetway.services.count_history import CountSeries
 
 _WIDTH, _HEIGHT = 900, 300
+_NARROW = 400
+"""Wide: for phones, on which the other's words would be too small to read."""
 _MIDNIGHT = datetime(2001, 1, 1, tzinfo=UTC)
 _EVERY = {
     "24h": timedelta(hours=4),
@@ -58,13 +60,13 @@ _STYLE = Style(
 )
 
 
-def draw(series: CountSeries | None, theme: str, title: str, nothing: str) -> bytes:
+def draw(series: CountSeries | None, theme: str, title: str, nothing: str, *, narrow: bool = False) -> bytes:
     """The chart as an SVG document. `nothing` is what stands there instead of lines while there is no point."""
     chart = pygal.Line(
         js=[],
         css=["file://style.css", "file://graph.css", f"inline:{_colours(theme)}{_RULES}{_dashed_legend()}"],
         style=_STYLE,
-        width=_WIDTH,
+        width=_NARROW if narrow else _WIDTH,
         height=_HEIGHT,
         title=None,
         x_title="UTC",
@@ -77,6 +79,8 @@ def draw(series: CountSeries | None, theme: str, title: str, nothing: str) -> by
         truncate_label=-1,
         truncate_legend=-1,
         value_formatter=_whole,
+        legend_at_bottom=narrow,
+        legend_at_bottom_columns=4,
     )
     chart.add_xml_filter(lambda root: _bare(root, title))
     if series is not None and series.newest is not None:

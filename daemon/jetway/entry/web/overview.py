@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from urllib.parse import urlencode
 
 from aiohttp import web
 
 from jetway.core.errors import PortError
+from jetway.core.ids import ServiceType
+from jetway.core.liveness import Liveness
 from jetway.core.rows import Event
 from jetway.entry.http.doors import Doors
 from jetway.entry.web.charts import ChartPages
 from jetway.entry.web.due import DUE
+from jetway.entry.web.job_health import is_failing, job_health
 from jetway.entry.web.pages import page
-from jetway.entry.web.services import path_of
+from jetway.entry.web.services import EXPECTED, path_of
 from jetway.entry.web.visit import Visit
-from jetway.ports import JobOutcome
-from jetway.services.catalogue import EventFilter, Stats
+from jetway.services.catalogue import EventFilter, ServiceFilter, Stats
 from jetway.services.due import DueReport, Matter
 from jetway.services.health import HealthReport
 from jetway.services.jobs import JobState
 
 _EVENTS_SHOWN = 10
+_CLONES_NAMED = 10
 _EXPIRES_SOON = timedelta(days=7)
 SAMPLE_JOB = "sample-counts"
 
@@ -46,13 +51,15 @@ class OverviewPages:
         self._jobs = doors.jobs
         self._api_tokens = doors.api_tokens
         self._due = doors.due
+        self._maintenance = doors.maintenance
 
     @page("GET", "/ui/")
     async def overview(self, visit: Visit) -> web.StreamResponse:
         """The whole at a glance."""
         stats, health = await self._catalogue.stats(), await self._health.report()
         jobs = await self._job_states()
-        matters = [*_silent(stats), *_waiting(stats), *_unwell(health), *_failing(jobs)]
+        matters = [*_silent(stats, await self._expected(stats)), *_waiting(stats)]
+        matters += [*self._cloned(), *_unwell(health), *_failing(jobs)]
         matters += _due(await self._due.report())
         if visit.may("admin"):
             matters += self._expiring(visit)
@@ -61,12 +68,39 @@ class OverviewPages:
             "overview.html",
             stats=stats,
             health=health,
-            jobs=jobs,
+            jobs=job_health(jobs, visit.now) if jobs else None,
+            offline=sum(stats.missed_by_type.values()),
             matters=sorted(matters, key=lambda matter: not matter.grave),
             events=events,
             charted=charted,
             first_point=_first_point(jobs),
         )
+
+    async def _expected(self, stats: Stats) -> dict[str, int]:
+        """How many of those that are missed are in maintenance, by type. Looked for where a window is open."""
+        found: dict[str, int] = {}
+        if not self._maintenance.windows():
+            return found
+        for kind in ServiceType:
+            if stats.missed_by_type.get(kind.value):
+                wanted = ServiceFilter(
+                    service_type=kind, statuses=EXPECTED, liveness=(Liveness.OFFLINE.value,)
+                )
+                missed = await self._catalogue.matching(wanted)
+                found[kind.value] = sum(1 for record in missed if self._maintenance.covers(record))
+        return found
+
+    def _cloned(self) -> list[Need]:
+        """Services as which two hosts seem to speak: each is one to look at."""
+        cloned = self._catalogue.cloned()
+        found = [
+            Need(True, f"{key.service_type.value} {key.service_id} seems to be cloned", path_of(key))
+            for key in cloned[:_CLONES_NAMED]
+        ]
+        if len(cloned) > len(found):
+            more = f"{_count(len(cloned) - len(found), 'further service')} seem to be cloned"
+            found.append(Need(True, more, "/ui/audit?type=clone_suspected"))
+        return found
 
     async def _job_states(self) -> list[JobState]:
         try:
@@ -91,12 +125,17 @@ class OverviewPages:
         return found
 
 
-def _silent(stats: Stats) -> list[Need]:
-    return [
-        Need(True, f"{_count(number, kind)} offline", f"/ui/services?type={kind}&liveness=offline")
-        for kind, number in stats.missed_by_type.items()
-        if number
-    ]
+def _silent(stats: Stats, expected: Mapping[str, int]) -> list[Need]:
+    """Whom the link finds; that some are in maintenance is said, and where all are, nobody is needed."""
+    found = []
+    for kind, number in stats.missed_by_type.items():
+        silenced = min(number, expected.get(kind, 0))
+        if number > silenced:
+            what = f"{_count(number, kind)} offline"
+            what += f", {silenced} of them in maintenance" if silenced else ""
+            pairs = [("type", kind), ("liveness", "offline"), *(("status", status) for status in EXPECTED)]
+            found.append(Need(True, what, f"/ui/services?{urlencode(pairs)}"))
+    return found
 
 
 def _waiting(stats: Stats) -> list[Need]:
@@ -145,7 +184,7 @@ def _failing(jobs: list[JobState]) -> list[Need]:
     return [
         Need(False, f"the job {job.spec.name} failed", f"/ui/jobs#job-{job.spec.name}")
         for job in jobs
-        if job.runs and job.runs[0].outcome is JobOutcome.FAILED
+        if is_failing(job)
     ]
 
 

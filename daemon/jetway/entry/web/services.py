@@ -17,6 +17,7 @@ from jetway.core.rows import Event
 from jetway.entry.http import requests as r
 from jetway.entry.http.doors import Doors
 from jetway.entry.http.problems import invalid_fields, wrong_filter
+from jetway.entry.web import suggestions
 from jetway.entry.web.choices import choices_for
 from jetway.entry.web.decided import decided
 from jetway.entry.web.document import show_document
@@ -32,7 +33,8 @@ _ONE_VALUE = ("site", "q", "sort", "cursor", "parent_id")
 _LISTS = ("status", "liveness", "source", "approval", "label")
 _EVENTS_SHOWN = 30
 _CHILDREN_SHOWN = 10
-_EXPECTED = (ServiceStatus.ACTIVE.value, ServiceStatus.INACTIVE.value)
+EXPECTED = (ServiceStatus.ACTIVE.value, ServiceStatus.INACTIVE.value)
+"""Statuses of services that are missed when they are silent."""
 _REISSUED_FROM = (ServiceStatus.PENDING, ServiceStatus.INACTIVE, ServiceStatus.REVOKED)
 
 
@@ -77,6 +79,7 @@ class ServicePages:
             kinds=list(ServiceType),
             statuses=list(ServiceStatus),
             sources=list(Source),
+            sites=[] if visit.is_live else await suggestions.sites(self._catalogue),
             livenesses=list(Liveness),
             approvals=list(Approval),
             choices=choices_for(visit),
@@ -139,7 +142,7 @@ class ServicePages:
         found = list(page.items)
         if page.next_cursor:
             for verdict in (Liveness.LATE, Liveness.OFFLINE):
-                worse = replace(wanted, statuses=_EXPECTED, liveness=(verdict.value,))
+                worse = replace(wanted, statuses=EXPECTED, liveness=(verdict.value,))
                 found = [*(await self._catalogue.services(worse)).items, *found]
         once = {view.record.key: view for view in sorted(found, key=_calmness)}
         return Page(list(once.values())[:_CHILDREN_SHOWN], page.next_cursor, page.total)
@@ -156,7 +159,7 @@ class ServicePages:
 
 
 def _calmness(view: ServiceView) -> int:
-    if view.record.status.value not in _EXPECTED:
+    if view.record.status.value not in EXPECTED:
         return 2
     return {Liveness.OFFLINE: 0, Liveness.LATE: 1}.get(view.liveness, 2)
 
