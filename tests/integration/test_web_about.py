@@ -71,9 +71,7 @@ async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
         yield browser
 
 
-async def test_what_it_is_connected_with_is_told_or_that_it_is_away(
-    browser: Browser, tmp_path: Path
-) -> None:
+async def test_what_it_is_connected_with_is_told_or_that_it_is_away(browser: Browser, tmp_path: Path) -> None:
     settings = load_settings(overrides={"state_dir": tmp_path})
 
     async def versions() -> dict[str, str]:

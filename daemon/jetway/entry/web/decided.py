@@ -63,7 +63,9 @@ def _status(record: ServiceRecord, events: Iterable[Event]) -> Decided | None:
 
 
 def _approval(record: ServiceRecord, events: Iterable[Event]) -> Decided | None:
-    wanted = {Approval.GRANTED: EventType.APPROVED, Approval.REJECTED: EventType.REJECTED}.get(record.approval)
+    wanted = {Approval.GRANTED: EventType.APPROVED, Approval.REJECTED: EventType.REJECTED}.get(
+        record.approval
+    )
     for event in events:
         if wanted and event.event_type == wanted.value:
             return Decided(event.event_type, event.actor, event.timestamp, event.reason)

@@ -7,5 +7,7 @@ import "./select.js";
 import "./tree.js";
 import { follow } from "./live.js";
 
+document.querySelector("main [aria-invalid]")?.focus();
+
 const { follow: about } = document.getElementById("main").dataset;
 if (about) follow(about);

@@ -2,16 +2,45 @@
 
 import { read } from "./page.js";
 
+const SAID_FOR = 2000;
+
 function enliven() {
-  for (const button of document.querySelectorAll("[data-copy]")) button.hidden = !navigator.clipboard;
+  for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false;
+}
+
+// Beyond loopback browsers have a clipboard for pages by HTTPS alone; what is selected they copy everywhere.
+async function copy(from) {
+  if (navigator.clipboard) {
+    try { return await navigator.clipboard.writeText(from.value ?? from.textContent); } catch { /* it may be forbidden */ }
+  }
+  if (from.select) from.select();
+  else getSelection().selectAllChildren(from);
+  if (!document.execCommand("copy")) throw new Error("it could not be copied");
+}
+
+let said = null;
+if (document.querySelector("[data-copy]")) { // there before it says something, or nobody reads it out
+  said = document.createElement("p");
+  said.className = "hidden";
+  said.id = "copied";
+  said.setAttribute("role", "status");
+  document.getElementById("main").append(said);
+}
+
+function say(button, text) {
+  button.dataset.was ??= button.textContent;
+  button.textContent = said.textContent = text;
+  clearTimeout(button.timer);
+  button.timer = setTimeout(() => { button.textContent = button.dataset.was; said.textContent = ""; }, SAID_FOR);
 }
 
 document.addEventListener("click", async (event) => {
-  const copy = event.target.closest("[data-copy]");
-  if (copy) {
-    const from = document.getElementById(copy.dataset.copy);
-    await navigator.clipboard.writeText(from.value ?? from.textContent);
-    copy.textContent = "Copied";
+  const button = event.target.closest("[data-copy]");
+  if (button) {
+    try {
+      await copy(document.getElementById(button.dataset.copy));
+      say(button, "Copied");
+    } catch { say(button, "Select it and copy"); }
     return;
   }
   const link = event.target.closest("a[data-dialog]");
@@ -31,6 +60,8 @@ function ask(page) {
   dialog.querySelector("[data-cancel]").addEventListener("click", (event) => { event.preventDefault(); dialog.close(); });
   document.getElementById("main").append(dialog);
   dialog.showModal();
+  dialog.querySelector("#ask").focus(); // not the first button, which may stand far below the question
+  dialog.scrollTop = 0;
 }
 
 document.addEventListener("jetway:settled", enliven);

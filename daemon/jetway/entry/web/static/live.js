@@ -33,6 +33,7 @@ async function refresh() {
     const url = location.href;
     const fresh = await read(url);
     if (url === location.href) settle(fresh);
+    else changed = true; // the reader went on meanwhile: what this told of is on the other page, too
     say(false);
     wait = Math.min(LATEST, Math.max(SOONEST, PATIENCE * (performance.now() - began)));
   } catch (error) {

@@ -5,8 +5,8 @@
 
 export const LIVE = { headers: { "X-Jetway-Live": "1" } };
 
-export async function read(url) {
-  const response = await fetch(url, LIVE);
+export async function read(url, signal) {
+  const response = await fetch(url, { ...LIVE, signal });
   if (!response.ok) throw Object.assign(new Error(`the page answered ${response.status}`), { status: response.status });
   return new DOMParser().parseFromString(await response.text(), "text/html");
 }

@@ -1,28 +1,29 @@
 // Searching as one types, and parents that follow what is typed.
 
+import { latest } from "./latest.js";
 import { LIVE, read, settle } from "./page.js";
 
 for (const form of document.querySelectorAll("[data-search]")) {
-  let timer = 0;
-  form.addEventListener("input", () => {
-    clearTimeout(timer);
-    timer = setTimeout(async () => {
-      const given = [...new FormData(form)].filter(([, value]) => value);
-      const url = `${form.getAttribute("action")}?${new URLSearchParams(given)}`;
-      try { const fresh = await read(url); history.replaceState(null, "", url); settle(fresh, true); } catch { form.submit(); }
-    }, 250);
-  });
+  form.addEventListener("input", latest(250, async ({ signal, isNewest }) => {
+    const given = [...new FormData(form)].filter(([, value]) => value);
+    const url = `${form.getAttribute("action")}?${new URLSearchParams(given)}`;
+    try {
+      const fresh = await read(url, signal);
+      if (!isNewest()) return;
+      history.replaceState(null, "", url);
+      settle(fresh, true);
+    } catch {
+      if (isNewest()) form.submit();
+    }
+  }));
 }
 
 for (const input of document.querySelectorAll("[data-parents]")) {
   const list = document.getElementById("parents");
-  let timer = 0;
-  input.addEventListener("input", () => {
-    clearTimeout(timer);
-    timer = setTimeout(async () => {
-      const response = await fetch(`${input.dataset.parents}&q=${encodeURIComponent(input.value)}`, LIVE);
-      if (!response.ok) return;
-      list.replaceChildren(...(await response.json()).map(({ id, label }) => new Option(label, id)));
-    }, 200);
-  });
+  input.addEventListener("input", latest(200, async ({ signal, isNewest }) => {
+    const response = await fetch(`${input.dataset.parents}&q=${encodeURIComponent(input.value)}`, { ...LIVE, signal });
+    if (!response.ok) return;
+    const found = await response.json();
+    if (isNewest()) list.replaceChildren(...found.map(({ id, label }) => new Option(label, id)));
+  }));
 }
