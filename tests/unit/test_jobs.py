@@ -119,7 +119,7 @@ async def test_a_job_under_way_is_cancelled_at_the_stop_without_an_error(
     jobs = jobs_of({"endless": endless})
     with caplog.at_level(logging.ERROR):
         jobs.start()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await began.wait()
             jobs.stop()
             await ended.wait()

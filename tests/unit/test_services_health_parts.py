@@ -88,7 +88,7 @@ async def test_views_that_cannot_be_asked_are_told(watch: ViewWatch, views: Memo
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
     async with running_house() as house:
-        house.settling.patience = 1.0
+        house.settling.patience = 10.0
         await house.activate_tree()
         await house.settle()
         yield house

@@ -21,7 +21,7 @@ from support.house import ALICE, House, running_house
 async def house() -> AsyncIterator[House]:
     """p1, a1, c1, all active; everything that is derived stands."""
     async with running_house() as house:
-        house.settling.patience = 1.0
+        house.settling.patience = 10.0
         await house.activate_tree()
         await house.settle()
         yield house

@@ -19,7 +19,7 @@ from support.house import ALICE, House, running_house
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
     async with running_house() as house:
-        house.settling.patience = 1.0
+        house.settling.patience = 10.0
         await house.activate_tree()
         await house.settle()
         yield house

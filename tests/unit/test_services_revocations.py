@@ -13,6 +13,7 @@ from jetway.core.errors import UnavailableError
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.record import ServiceRecord
 from jetway.core.times import rfc3339
+from jetway.services import reach
 from jetway.services.revocations import Left
 from support.builders import AGENT, CHECKER, NOW, POLLER
 from support.house import ALICE, House, running_house
@@ -26,6 +27,12 @@ async def house() -> AsyncIterator[House]:
         await running.settle()
         running.nats_account.pushes = 0
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer waits for as long as it takes: on a busy machine a second may pass with nothing done."""
+    monkeypatch.setattr(reach, "SECONDS", 30.0)
 
 
 async def activate(house: House, key: ServiceKey, nats_key: str, **changes: str) -> None:
@@ -72,12 +79,15 @@ async def test_a_burst_needs_few_tellings(house: House) -> None:
     assert house.nats_account.pushes - before < 10
 
 
-async def test_what_the_server_was_not_told_is_said_and_told_later(house: House) -> None:
+async def test_what_the_server_was_not_told_is_said_and_told_later(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "SECONDS", 0.01)
     await activate(house, POLLER, "U-p")
     for _ in range(3):
         house.nats_account.fail_next("publish_revocations", UnavailableError("away"))
     change = await house.revoke(POLLER)
-    assert "nats" in {each.what for each in change.left} | set(change.reached)
+    assert "nats" in {each.what for each in change.left}
     await _until(lambda: "U-p" in house.nats_account.revoked)
     assert house.revocations.trouble() == ""
 
@@ -169,7 +179,10 @@ async def test_an_interrupted_cascade_is_among_what_is_left(house: House) -> Non
     assert "cascade" in {each.what for each in change.left}
 
 
-async def test_a_projection_that_waits_is_among_what_is_left(house: House) -> None:
+async def test_a_projection_that_waits_is_among_what_is_left(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "SECONDS", 1.0)
     await activate(house, POLLER, "U-p")
     await house.stall("rows")
     change = await house.revoke(POLLER)
@@ -193,6 +206,6 @@ async def test_the_revocation_list_is_made_once_for_what_it_says(house: House) -
 
 async def _until(reached: Callable[[], bool]) -> None:
     """Time is not what is tested: the clock on the wall passes until it is so."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not reached():  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0.01)

@@ -33,7 +33,7 @@ async def house(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
     monkeypatch.setattr(project, "_LAST_BACKOFF", 0)
     monkeypatch.setattr(issue, "PROJECTION_SECONDS", 0.02)
     async with running_house() as house:
-        house.settling.patience = 1.0
+        house.settling.patience = 10.0
         yield house
 
 

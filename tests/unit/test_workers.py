@@ -79,7 +79,7 @@ class Daemon:
         await self.house.recorder.apply(POLLER, c.Register(spec=spec(ServiceType.POLLER)), SYSTEM)
 
     async def until(self, check: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not check():  # noqa: ASYNC110 - it has no event to wait for
                 await asyncio.sleep(0)
 
