@@ -23,7 +23,7 @@ from jetway.adapters.nats.names import Names
 from jetway.adapters.nats.process import find_binary, free_port
 from jetway.adapters.nats.schema import Schema
 
-_READY_SECONDS = 20.0
+_READY_SECONDS = 60.0
 
 _CONFIG = """\
 server_name: "test"
@@ -105,7 +105,8 @@ class NatsServer:
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
-        process.send_signal(signal.SIGCONT)
+        if number is not signal.SIGKILL:  # which a process that stands still obeys as well, without another word
+            process.send_signal(signal.SIGCONT)
         process.send_signal(number)
         await process.wait()
 
