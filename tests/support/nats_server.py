@@ -105,7 +105,9 @@ class NatsServer:
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             return
-        if number is not signal.SIGKILL:  # which a process that stands still obeys as well, without another word
+        if (
+            number is not signal.SIGKILL
+        ):  # which a process that stands still obeys as well, without another word
             process.send_signal(signal.SIGCONT)
         process.send_signal(number)
         await process.wait()
