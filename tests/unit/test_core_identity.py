@@ -360,3 +360,9 @@ def test_with_the_tokens_time_the_answer_goes() -> None:
     assert erased.transition.events == (EventType.ANSWER_ERASED,)
     assert erased.identity == erase_answer(heard.identity)
     assert step(erased, c.ExpirePackage(), later) is erased
+
+
+def test_what_was_erased_before_is_not_told_by_halves() -> None:
+    heard = after(redeemed_anew(), c.Heartbeat(lineage=LINEAGES[AGENT]))
+    erased = replace(heard, identity=erase_answer(heard.identity))
+    assert refusal(erased, RETRY).code == "already_redeemed"

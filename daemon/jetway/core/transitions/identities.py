@@ -62,7 +62,13 @@ def may_retry(record: ServiceRecord, now: datetime) -> bool:
     if package.status is not PackageStatus.ACTIVATED:
         return package.status is PackageStatus.DELIVERED
     had_another = any(earlier.delivered_at for earlier in record.earlier_packages)
-    return had_another and not identity.proven and now < package.token_expires_at
+    return had_another and not identity.proven and now < package.token_expires_at and _is_whole(identity)
+
+
+def _is_whole(identity: Identity) -> bool:
+    """Whether all that was handed out is still there: an earlier version of this program erased it sooner."""
+    has_credentials = bool(identity.nats_jwt) or identity.nats_expires_at is None
+    return has_credentials and (bool(identity.certificate_pem) or not identity.certificates)
 
 
 def key_refused(record: ServiceRecord, nats_public_key: str, certificate_key: str) -> Refused | None:
