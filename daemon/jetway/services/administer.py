@@ -266,7 +266,7 @@ class Administrator:
 
     async def _live_children(self, key: ServiceKey, cascade: bool) -> int:
         """How many children stand in the way of a change without a cascade: those of a moment ago as well."""
-        if not cascade and not await self._recorder.catch_up():
+        if not cascade and key.service_type.child_type and not await self._recorder.catch_up():
             raise _not_caught_up()
         return self._count_children(key)
 

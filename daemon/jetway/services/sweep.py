@@ -8,7 +8,7 @@ stays done, and what it did not is found again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -166,24 +166,23 @@ class Sweeper:
     async def _keeps(self, key: ServiceKey, wanted: Wanted) -> bool:
         """Whether anybody alive beneath the service is a reason to keep it."""
         pace = Pace()
-        async for record in self._beneath(key):
-            if wanted(record):
+        for record in self._beneath(key):
+            if record.live and wanted(record):
                 return True
             await pace.breathe()
         return False
 
-    async def _beneath(self, key: ServiceKey) -> AsyncIterator[ServiceRecord]:
+    def _beneath(self, key: ServiceKey) -> Iterator[ServiceRecord]:
         for child in self._recorder.index.children(key):
-            if child.live:
-                yield child
-            async for record in self._beneath(child.key):
-                yield record
+            yield child
+            yield from self._beneath(child.key)
 
     async def _with_what_is_beneath(self, found: Sequence[ServiceKey]) -> Sequence[ServiceKey]:
         concerned, pace = set(found), Pace()
         for key in found:
-            async for record in self._beneath(key):
-                concerned.add(record.key)
+            for record in self._beneath(key):
+                if record.live:
+                    concerned.add(record.key)
                 await pace.breathe()
         return await in_order(list(concerned))
 
