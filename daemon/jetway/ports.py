@@ -7,7 +7,7 @@ happened, `RejectedError` when a write was refused for what it contains.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -132,11 +132,29 @@ class ViewState:
     """Its own newest sequence."""
 
 
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """Writes of the ledger that the stream of events lacks for good."""
+
+    gaps: Sequence[tuple[int, int]] = ()
+    """Of each the first and the last of the ledger's sequences."""
+    told: Collection[str] = frozenset()
+    """The ids of the entries that the stream has about gaps."""
+
+
 class Views(Protocol):
     """The views that the server itself keeps: of the ledger, of the config bucket."""
 
     async def state(self) -> Mapping[str, ViewState]:
         """By name: `events` (of the ledger) and `config_watch` (of the config bucket)."""
+        ...
+
+    async def passed_over(self) -> PassedOver:
+        """What the view `events` passed over. Raises PortError while NATS is away."""
+        ...
+
+    async def origin(self, sequence: int) -> Change | None:
+        """What the ledger still has at that sequence, to make a passed over entry again. Raises PortError."""
         ...
 
 

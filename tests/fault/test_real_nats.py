@@ -121,6 +121,6 @@ async def test_the_embedded_server_has_no_room_left(new_daemon: NewDaemon, tmp_p
                 remark="Once there is room the daemon starts the server again: by itself it would go on refusing. "
                 "The stream of events, a view that the server keeps, may miss a revision that was written in the "
                 "moment when the disk became full, so here only the table of events is compared, after a "
-                "reconcile.",
+                "reconcile, which appends to the stream what it misses.",
             )
         await asyncio.to_thread(daemon.stop)

@@ -18,7 +18,7 @@ from jetway.core.chain import digest_of
 from jetway.core.errors import ConflictError, OutcomeUnknownError, PortError, RejectedError
 from jetway.core.ids import ServiceKey
 from jetway.core.maintenance import MaintenanceWindow
-from jetway.core.record import ServiceRecord, encode_record
+from jetway.core.record import EventType, ServiceRecord, encode_record
 from jetway.core.rows import Event, events_of
 from jetway.ports import (
     ApiToken,
@@ -28,6 +28,7 @@ from jetway.ports import (
     Entry,
     FeedItem,
     JobRun,
+    PassedOver,
     StoredDocument,
     ViewState,
 )
@@ -162,6 +163,10 @@ class MemoryViews(Failing):
         super().__init__()
         self._ledger = ledger
         self.told: dict[str, ViewState] = {}
+        self.lost: list[tuple[int, int]] = []
+        """What the stream of events passed over, by the ledger's sequences."""
+        self.overwritten: set[int] = set()
+        """Of it what the ledger does not keep any more."""
 
     async def state(self) -> Mapping[str, ViewState]:
         """As the ledger is, or as it was told."""
@@ -170,6 +175,18 @@ class MemoryViews(Failing):
                 behind=0, ahead=0, taken=self._ledger.changes.last, last=self._ledger.events.last
             )
             return {"events": events, "config_watch": ViewState(0, 0, 0, 0)} | self.told
+
+    async def passed_over(self) -> PassedOver:
+        """As a test says."""
+        with self._call("passed_over"):
+            told = [event for events in self._ledger.events.values for event in events]
+            ids = frozenset(event.event_id for event in told if event.event_type == EventType.AUDIT_GAP)
+            return PassedOver(tuple(self.lost), ids)
+
+    async def origin(self, sequence: int) -> Change | None:
+        """At that place in the ledger, unless a test has let it be overwritten."""
+        with self._call("origin"):
+            return None if sequence in self.overwritten else self._ledger.changes.values[sequence - 1]
 
 
 class MemoryFeed(Failing, Generic[T]):

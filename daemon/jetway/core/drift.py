@@ -47,6 +47,7 @@ class Drift(StrEnum):
     ROW_SET_ASIDE = "row_set_aside"
     PACKAGE_ROW = "package_row"
     AUDIT_GAP = "audit_gap"
+    AUDIT_STREAM_GAP = "audit_stream_gap"
 
 
 def stored_document(data: bytes | None, record: ServiceRecord) -> Document | None:

@@ -163,7 +163,7 @@ def reconciled(reconciler: Reconciler) -> Component:
     if last.errors:
         return Component("degraded", f"the last run could not compare or mend everything: {last.errors[0]}")
     if last.gaps_open:
-        named = [finding for finding in last.findings if finding.startswith("audit gap")][:_NAMED]
+        named = [finding for finding in last.findings if finding.startswith("audit")][:_NAMED]
         more = ", ..." if last.gaps_open > len(named) else ""
         return Component(
             "degraded", f"audit gaps that stay open: {last.gaps_open} ({', '.join(named)}{more})"

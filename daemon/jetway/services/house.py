@@ -49,6 +49,7 @@ from jetway.services.changes import KEPT, ChangeBook
 from jetway.services.checkpoints import Checkpoints
 from jetway.services.compare_documents import DocumentComparison
 from jetway.services.compare_rows import RowComparison
+from jetway.services.compare_stream import StreamComparison
 from jetway.services.compare_trail import TrailComparison
 from jetway.services.count_history import CountHistory
 from jetway.services.document_state import DocumentReader
@@ -337,6 +338,7 @@ class House:
             TrailComparison(
                 database, ledger, self.index, trail, outside.clock, settling, kept, self.event_writer
             ),
+            StreamComparison(outside.views, ledger, outside.audit, trail),
             settling,
             outside.clock,
             self.metrics,

@@ -1,6 +1,7 @@
 """Reconcile: compare all that is derived with the ledger, and mend what differs.
 
-Documents, rows and the trail are each compared by itself, so that one target's outage hides no other's fault.
+Documents, rows and the trail, as a table and as a stream, are each compared by itself, so that one target's outage
+hides no other's fault.
 What is on its way is no difference: whatever looks wrong is looked at again once the projections have dealt
 with everything that was in the ledger, and is mended only if it then still looks the same.
 """
@@ -16,6 +17,7 @@ from jetway.core.errors import PortError
 from jetway.ports import Clock
 from jetway.services.compare_documents import DocumentComparison
 from jetway.services.compare_rows import RowComparison
+from jetway.services.compare_stream import StreamComparison
 from jetway.services.compare_trail import TrailComparison
 from jetway.services.findings import Findings, ReconcileReport
 from jetway.services.index import Index
@@ -29,7 +31,7 @@ NAME = "reconcile"
 
 
 class Reconciler:
-    """Runs the three comparisons, one run at a time."""
+    """Runs the comparisons, one run at a time."""
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class Reconciler:
         documents: DocumentComparison,
         rows: RowComparison,
         trail: TrailComparison,
+        stream: StreamComparison,
         settling: Settling,
         clock: Clock,
         metrics: Metrics,
@@ -47,6 +50,7 @@ class Reconciler:
             documents.run,
             rows.run,
             trail.run,
+            stream.run,
         )
         self._settling = settling
         self._clock = clock

@@ -43,6 +43,7 @@ class Tail:
 
     `created`: when the stream was made, as the server tells it; empty to learn it at the first attachment.
     `whole`: every message from the beginning, not the newest per subject alone.
+    `headers_only`: without their data.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Tail:
         created: str = "",
         name: str = "",
         whole: bool = False,
+        headers_only: bool = False,
     ) -> None:
         self._js = jetstream
         self._stream = stream
         self._subjects = subjects
         self._last = after
         self._first_policy = "all" if whole else "last_per_subject"
+        self._headers_only = headers_only
         self._created = created
         self._expected = 1
         self._announce = False
@@ -103,6 +106,7 @@ class Tail:
             "mem_storage": True,
             "num_replicas": 1,
             "deliver_policy": self._first_policy,
+            "headers_only": self._headers_only,
         }
         if self._last:
             config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": self._last + 1}

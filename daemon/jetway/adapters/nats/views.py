@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from jetway.adapters.nats.jetstream import JetStream, Stored
+from jetway.adapters.nats.ledger import ChangeDecoder
 from jetway.adapters.nats.names import EVENTS_PREFIX, GATEWAY_EVENTS_PREFIX, Names, stream_of, subject_of
+from jetway.adapters.nats.passed_over import LedgerGaps, origin_of
+from jetway.adapters.nats.pull import Delivered
 from jetway.core.ids import ServiceType
-from jetway.ports import ViewState
-
-_SOURCE_HEADER = "Nats-Stream-Source"
-"""`<stream> <sequence> ...`: where a message of a view comes from."""
+from jetway.ports import Change, PassedOver, ViewState
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,9 @@ class NatsViews:
 
     def __init__(self, jetstream: JetStream, names: Names) -> None:
         self._js = jetstream
+        self._ledger = stream_of(names.registry_bucket)
+        self._decoder = ChangeDecoder(names.registry_bucket)
+        self._gaps = LedgerGaps(jetstream, names)
         config, watch = names.config_bucket, names.watch_bucket
         ledger = _Source(
             stream_of(names.registry_bucket), [f"{EVENTS_PREFIX}{kind.value}.>" for kind in ServiceType]
@@ -51,6 +54,18 @@ class NatsViews:
         """By name: `events` (of the ledger) and `config_watch` (of the config bucket)."""
         states = await asyncio.gather(*(self._state(*view) for view in self._views.values()))
         return dict(zip(self._views, states, strict=True))
+
+    async def passed_over(self) -> PassedOver:
+        """What the view `events` passed over."""
+        return await self._gaps.look()
+
+    async def origin(self, sequence: int) -> Change | None:
+        """What the ledger still has at that sequence."""
+        stored = await self._js.read_next(self._ledger, ">", sequence)
+        if stored is None or stored.sequence != sequence:
+            return None
+        headers = dict(stored.headers)
+        return self._decoder.decode(Delivered(stored.subject, stored.data, "", "", sequence, 0, 0, headers))
 
     async def wanted(self, name: str) -> Sequence[int]:
         """Of each source of a view, the sequence of the newest message that the view is to take from there."""
@@ -114,7 +129,4 @@ class _Stored:
 
 def _origin(stored: Stored | None, stream: str) -> int:
     """The sequence that the message had in `stream`; 0 where it is from elsewhere."""
-    header = stored.headers.get(_SOURCE_HEADER, "") if stored else ""
-    name, _, rest = header.partition(" ")
-    sequence = rest.partition(" ")[0]
-    return int(sequence) if name == stream and sequence.isdecimal() else 0
+    return origin_of(stored.headers, stream) if stored else 0
