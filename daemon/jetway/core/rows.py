@@ -12,8 +12,15 @@ from datetime import datetime
 
 from pydantic import JsonValue
 
-from jetway.core.ids import ServiceType
-from jetway.core.record import SUPERSEDED_PACKAGE, EventType, Package, ServiceRecord, Transition
+from jetway.core.ids import ServiceKey, ServiceType
+from jetway.core.record import (
+    SUPERSEDED_PACKAGE,
+    EventType,
+    Package,
+    PackageStatus,
+    ServiceRecord,
+    Transition,
+)
 from jetway.core.times import Timestamp
 
 _EVENT_NAMESPACE = uuid.UUID("5e0f0a46-6c7c-5f5f-8a2e-6c2f1b7f7d10")
@@ -166,6 +173,29 @@ def package_rows(record: ServiceRecord) -> list[PackageRow]:
     """The rows of a record's packages, the current one first."""
     packages = [p for p in (record.package, *record.earlier_packages) if p]
     return [_package_row(record, package) for package in packages]
+
+
+def package_of(row: PackageRow) -> Package:
+    """The package that a row was made of, as far as it tells."""
+    return Package(
+        package_id=row.package_id,
+        generation=row.generation,
+        status=PackageStatus(row.status),
+        token_expires_at=row.token_expires_at,
+        created_by=row.created_by,
+        created_at=row.created_at,
+        delivered_at=row.delivered_at,
+        delivered_to=row.delivered_to,
+        activated_at=row.activated_at,
+        activated_from=row.activated_from,
+        revoked_at=row.revoked_at,
+        notes=row.notes,
+    )
+
+
+def service_of(row: PackageRow) -> ServiceKey:
+    """Whose package it is."""
+    return ServiceKey(ServiceType(row.component_type), row.component_id)
 
 
 def _package_row(record: ServiceRecord, package: Package) -> PackageRow:

@@ -17,7 +17,7 @@ from jetway.core.errors import Code, refuse
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.liveness import Liveness
 from jetway.core.record import LIVE, Approval, Package, ServiceRecord, ServiceStatus, Source
-from jetway.core.rows import Event
+from jetway.core.rows import Event, package_of, service_of
 from jetway.core.times import parse_rfc3339, rfc3339
 from jetway.ports import EventQuery, RegistryDatabase
 from jetway.services.index import Index
@@ -175,6 +175,19 @@ class Catalogue:
         if record is None or package is None or package.deleted_at is not None:
             raise refuse(Code.NOT_FOUND, f"there is no package {package_id}")
         return PackageView(record, package)
+
+    async def find_package(self, package_id: str) -> PackageView:
+        """One package, also one so old that its record carries it no longer: the database has all.
+
+        Raises RefusedError (not_found), UnavailableError where only the database could tell.
+        """
+        known = self._index.by_package(package_id)
+        if known is None or known.find_package(package_id) is None:
+            row = (await self._database.load_packages([package_id])).get(package_id)
+            record = self._index.get(service_of(row)) if row else None
+            if row is not None and record is not None and row.deleted_at is None:
+                return PackageView(record, package_of(row))
+        return self.package(package_id)
 
     async def services(self, query: ServiceFilter) -> Page[ServiceView]:
         """A page of services. Raises RefusedError (invalid) for an unknown sort or a foreign cursor.

@@ -62,7 +62,10 @@ class PackageRoutes:
 
     @route("GET", _ALL, tag=TAG, role=Role.VIEWER)
     async def list_packages(self, query: r.ListPackages) -> m.PackageList:
-        """List packages, newest first."""
+        """List packages, newest first.
+
+        Of a service that was reissued often the newest earlier ones; older ones can be read by their ids.
+        """
         wanted = PackageFilter(
             statuses=[status.value for status in query.status],
             component_type=query.component_type.value if query.component_type else None,
@@ -79,12 +82,12 @@ class PackageRoutes:
         """Defaults and checker templates for a form."""
         return a.Defaults.model_validate(await self._templates.defaults())
 
-    @route("GET", _ONE, tag=TAG, role=Role.VIEWER, headers=etags.HEADERS)
+    @route("GET", _ONE, tag=TAG, role=Role.VIEWER, errors=(503,), headers=etags.HEADERS)
     async def get_package(
         self, package_id: PackageId, if_none_match: etags.IfNoneMatch = None
     ) -> Reply[m.Package] | web.Response:
         """One package, never with a secret."""
-        view = self._catalogue.package(package_id)
+        view = await self._catalogue.find_package(package_id)
         return etags.answer(render.package(view), etags.of_package(view), if_none_match)
 
     @route("GET", _ONE + "/events", tag=TAG, role=Role.VIEWER, errors=(503,))
@@ -100,7 +103,7 @@ class PackageRoutes:
         )
         page = await self._catalogue.events(wanted)
         if not page.total:
-            self._catalogue.package(package_id)
+            await self._catalogue.find_package(package_id)
         return render.events(page)
 
     @route("POST", _ONE + "/revoke", tag=TAG, role=Role.OPERATOR, errors=(409, 410, 503))

@@ -97,7 +97,7 @@ class OnboardPages:
     @page("GET", "/ui/onboard/{package_id:[0-9a-f-]{36}}")
     async def progress(self, visit: Visit) -> web.StreamResponse:
         """The token, once; the commands; and how far it is."""
-        view = self._catalogue.package(visit.part("package_id"))
+        view = await self._catalogue.find_package(visit.part("package_id"))
         token = "" if visit.is_live else visit.session.take_once(view.package.package_id)
         return visit.show(
             "onboarded.html",
