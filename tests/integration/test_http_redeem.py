@@ -180,3 +180,34 @@ async def test_a_body_of_unsaid_length_is_counted_as_it_comes(world: World) -> N
     url = f"{world.server.url}/api/admin/edge-packages"
     async with world.session.post(url, data=chunks(), headers=headers) as response:
         assert response.status == 413
+
+
+async def test_others_with_the_same_token_cannot_keep_the_answer_from_its_winner(tmp_path: Path) -> None:
+    async with http_world(tmp_path, failures_per_minute=30) as world:
+        text = await token(world)
+        won = await world.redeem(text, nats_public_key=KEY)
+        losers = [await world.redeem(text, nats_public_key="U" + "B" * 55) for _ in range(40)]
+        assert [answer.status for answer in losers] == [409] * 30 + [429] * 10
+        assert (await world.redeem(text)).status == 429, "without a key nobody is the winner"
+        again = await world.redeem(text, nats_public_key=KEY)
+        assert (again.status, again.body) == (200, won.body)
+
+
+async def refusals(world: World, kind: str = "redeem_refused") -> list[tuple[str, object, object]]:
+    await world.doors.refusals.tell(all_of_it=True)
+    events = [event for event in world.database.events.values() if event.event_type == kind]
+    return [(event.actor, event.metadata["code"], event.metadata["count"]) for event in events]
+
+
+async def test_forged_tokens_are_in_the_trail_and_a_flood_of_them_is_few_entries(world: World) -> None:
+    head, claims, _ = (await token(world)).split(".")
+    for _ in range(3):
+        assert (await world.redeem(f"{head}.{claims}.{'A' * 86}")).status == 401
+    for _ in range(50):
+        assert (await world.redeem("hello")).status == 429
+    assert await refusals(world) == [
+        ("stranger", "forged_package_token", 1),
+        ("stranger", "too_many_redemptions", 1),
+        ("stranger", "forged_package_token", 2),
+        ("stranger", "too_many_redemptions", 49),
+    ]

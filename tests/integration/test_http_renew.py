@@ -94,3 +94,18 @@ async def test_a_malformed_key_is_a_400_that_names_its_field_and_consumes_nothin
         refused = await world.redeem(made["token"], **sent)
         assert (refused.status, refused.fields) == (400, [field])
     assert (await world.redeem(made["token"])).status == 200
+
+
+async def test_refused_renewals_are_in_the_trail(world: World) -> None:
+    for _ in range(3):
+        assert (await renew(world, signer="U-other")).code == "proof_invalid"
+    assert (await renew(world, signer="U-other")).status == 429
+    await world.doors.refusals.tell(all_of_it=True)
+    told = [event for event in world.database.events.values() if event.event_type == "api_refused"]
+    assert [(event.actor, event.metadata["code"], event.metadata["count"]) for event in told] == [
+        ("stranger", "proof_invalid", 1),
+        ("stranger", "too_many_failures", 1),
+        ("stranger", "proof_invalid", 2),
+    ]
+    assert told[0].metadata["call"] == "renew poller.site-a"
+    assert told[0].source_ip == "127.0.0.1"

@@ -160,6 +160,9 @@ async def test_a_form_needs_the_session_s_own_word(browser: Browser) -> None:
     assert answer.status == 303
     assert b"jwa_" in (await browser.get("/ui/tokens")).body
     assert b"jwa_" not in (await browser.get("/ui/tokens")).body
+    await browser.world.doors.refusals.tell(all_of_it=True)
+    told = [e for e in browser.world.database.events.values() if e.event_type == "api_refused"]
+    assert [(event.actor, event.metadata["code"]) for event in told] == [("admin", "foreign_form")] * 2
 
 
 async def test_what_a_role_may_not_is_not_shown_and_refused(browser: Browser) -> None:

@@ -352,6 +352,8 @@ async def http_world(folder: Path, **http: Any) -> AsyncIterator[World]:
     telling = asyncio.get_running_loop().create_task(revocations.run(), name="revocations")
     reach = Reach(cast("Projections", projections), revocations)
     upkeep = FakeUpkeep(clock)
+    renewer = Renewer(recorder, identities, nats_authority, lambda outcome: None)
+    renewer.on_refused = refusals.note_renewal
     doors = Doors(
         issuer=Issuer(
             recorder,
@@ -363,7 +365,7 @@ async def http_world(folder: Path, **http: Any) -> AsyncIterator[World]:
             token_ttl=timedelta(days=1),
         ),
         redeemer=Redeemer(recorder, authority, identities, trail, edge, lambda outcome: None),
-        renewer=Renewer(recorder, identities, nats_authority, lambda outcome: None),
+        renewer=renewer,
         administrator=Administrator(recorder, Cascades(recorder), reach),
         catalogue=watched.catalogue(database),
         maintenance=watched.maintenance,

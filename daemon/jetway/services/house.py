@@ -207,6 +207,7 @@ class House:
         self.renewer = Renewer(
             self.recorder, self.identities, outside.nats_authority, self.metrics.count_renewal
         )
+        self.renewer.on_refused = self.refusals.note_renewal
         self.cascades = Cascades(self.recorder)
         self.revocations = Revocations(
             self.index, outside.nats_account, outside.certificates, clock, self.metrics

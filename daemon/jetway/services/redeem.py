@@ -151,6 +151,23 @@ class Redeemer:
         self._count("delivered")
         return answer
 
+    def is_holder(self, request: RedeemRequest) -> bool:
+        """Whether this is by who got the package: the keys are those that it was handed out for.
+
+        Costs a look into memory, and the reading of what was sent.
+        """
+        try:
+            claims = self._authority.read_token(request.token)
+            record = self._recorder.index.by_package(claims.package_id)
+            package = record.find_package(claims.package_id) if record else None
+            if package is None or not package.bound_keys:
+                return False
+            key = ServiceKey(claims.service_type, claims.service_id)
+            keys = self._identities.read_keys(request.nats_public_key, request.csr_pem, key)
+        except RefusedError:
+            return False
+        return keys.fingerprint == package.bound_keys
+
     async def _redeem(
         self, claims: Claims, request: RedeemRequest, caller: Caller, render: Render
     ) -> RedeemAnswer:

@@ -1,4 +1,4 @@
-"""Refused calls of the API: every one counted, and in the audit trail at a rate that no flood of them can raise.
+"""Refused calls, of the API and of edge hosts: every one counted, in the audit trail at a rate that no flood can raise.
 
 Of each caller and reason the first in a minute is told at once, the others of that minute together at its end.
 Callers can make up addresses, so only so many are told apart; the rest share an entry.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from jetway.core.errors import Code
 from jetway.core.record import EventType
+from jetway.core.renewal import RenewalRequest
 from jetway.ports import Clock
 from jetway.services.caller import Caller
 from jetway.services.trail import Trail
@@ -32,6 +34,10 @@ class Reason(StrEnum):
     EXPIRED_TOKEN = "expired_token"  # noqa: S105
     ROLE_TOO_SMALL = "role_too_small"
     TOO_MANY_FAILURES = "too_many_failures"
+    FOREIGN_FORM = "foreign_form"
+    FORGED_PACKAGE_TOKEN = "forged_package_token"  # noqa: S105
+    TOO_MANY_REDEMPTIONS = "too_many_redemptions"
+    RENEWAL = "renewal"
 
 
 _WHY = {
@@ -40,17 +46,27 @@ _WHY = {
     Reason.EXPIRED_TOKEN: "an API token that has expired",
     Reason.ROLE_TOO_SMALL: "an API token whose role is too small",
     Reason.TOO_MANY_FAILURES: "too many failed calls",
+    Reason.FOREIGN_FORM: "a form that no page of the dashboard sent",
+    Reason.FORGED_PACKAGE_TOKEN: "a package token that is forged, altered or unreadable",
+    Reason.TOO_MANY_REDEMPTIONS: "too many failures to redeem a package",
+    Reason.RENEWAL: "credentials were not renewed",
 }
+_UNPROVEN = frozenset({Code.PROOF_STALE, Code.PROOF_INVALID})
+_REDEMPTIONS = frozenset({Reason.FORGED_PACKAGE_TOKEN, Reason.TOO_MANY_REDEMPTIONS})
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A refused call. `address` is what callers are told apart by, `what` the method and the route."""
+    """A refused call. `address` is what callers are told apart by, `what` the method and the route.
+
+    `why` is the code where one reason has several.
+    """
 
     reason: Reason
     caller: Caller
     address: str
     what: str
+    why: str = ""
 
 
 @dataclass(slots=True)
@@ -89,6 +105,12 @@ class Refusals:
         if self._is_over():
             self._wake.set()
 
+    def note_renewal(self, request: RenewalRequest, caller: Caller, code: Code) -> None:
+        """The same for credentials that were not renewed. Who has proven nothing is called nobody."""
+        known = caller if code not in _UNPROVEN else replace(caller, actor=STRANGER)
+        address, what = caller.source_ip or str(request.lineage.key), f"renew {request.lineage.key}"
+        self.note(Refusal(Reason.RENEWAL, known, address, what, code.value))
+
     async def run(self) -> None:
         """Tell what is to be told, for ever."""
         while True:
@@ -124,9 +146,10 @@ class Refusals:
         return bool(self._seen) and self._clock.monotonic() - self._began >= WINDOW_SECONDS
 
     async def _write(self, refusal: Refusal, count: int) -> None:
+        redeem = refusal.reason in _REDEMPTIONS
         await self._trail.try_note(
-            EventType.API_REFUSED,
+            EventType.REDEEM_REFUSED if redeem else EventType.API_REFUSED,
             refusal.caller,
             reason=_WHY[refusal.reason],
-            metadata={"code": refusal.reason.value, "call": refusal.what, "count": count},
+            metadata={"code": refusal.why or refusal.reason.value, "call": refusal.what, "count": count},
         )

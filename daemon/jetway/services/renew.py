@@ -42,6 +42,8 @@ class Renewer:
         self._identities = identities
         self._nats = nats
         self.count = count
+        self.on_refused: Callable[[RenewalRequest, Caller, Code], None] = lambda *_: None
+        """Called for every refusal. It must not block."""
         self._pace = Pace(PER_MINUTE)
 
     async def renew(
@@ -51,12 +53,12 @@ class Renewer:
 
         Refusals: proof_stale, proof_invalid, revoked, too_many_renewals, malformed, key_used_before, invalid.
         """
+        caller = Caller(f"service:{request.lineage.key}", source_ip, request_id)
         try:
-            answer = await self._renew(
-                request, Caller(f"service:{request.lineage.key}", source_ip, request_id)
-            )
+            answer = await self._renew(request, caller)
         except RefusedError as error:
             self.count(error.refused.code.value)
+            self.on_refused(request, caller, error.refused.code)
             log.info(
                 "renewal refused",
                 action="renewal_refused",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -19,6 +20,7 @@ from jetway.entry.http.doors import Doors
 from jetway.entry.http.limits import FailureLimiter, address_key, package_key
 from jetway.entry.http.problems import ProblemError, too_many_failures
 from jetway.services.redeem import RedeemAnswer, RedeemRequest
+from jetway.services.refusals import STRANGER, Reason, Refusal
 
 GZIP = "application/gzip"
 _PEM = "application/x-pem-file"
@@ -35,6 +37,7 @@ class EdgeRoutes:
         self._renewer = doors.renewer
         self._authority = doors.authority
         self._limiter = limiter
+        self._refusals = doors.refusals
 
     @route(
         "POST",
@@ -52,7 +55,6 @@ class EdgeRoutes:
         It answers once; an installer that sent a key of its own may ask again with the same keys. With
         `Accept: application/gzip` the answer is an archive of files.
         """
-        self._refuse_the_impatient(body.token, call.caller.source_ip)
         request = RedeemRequest(
             token=body.token,
             csr_pem=body.csr_pem,
@@ -61,6 +63,7 @@ class EdgeRoutes:
             os=body.host.os,
             arch=body.host.arch,
         )
+        self._refuse_the_impatient(request, call)
         packed = wants_archive(call.request.headers.get("Accept", ""))
         caller = call.caller
         try:
@@ -71,7 +74,7 @@ class EdgeRoutes:
                 render=_archive if packed else None,
             )
         except RefusedError:
-            self._note_failure(body.token, caller.source_ip)
+            self._note_failure(body.token, call)
             raise
         return await _render(answer, packed)
 
@@ -92,6 +95,7 @@ class EdgeRoutes:
         address = address_key(call.caller.source_ip)
         wait = self._limiter.wait(address)
         if wait > 0 and not self._renewer.proves(request):
+            self._tell(Reason.TOO_MANY_FAILURES, call)
             raise too_many_failures(wait)
         try:
             answer = await self._renewer.renew(
@@ -119,17 +123,20 @@ class EdgeRoutes:
             raise _no_authority()
         return web.Response(text=await self._crl(), content_type=_PEM)
 
-    def _refuse_the_impatient(self, token: str, address: str) -> None:
+    def _refuse_the_impatient(self, request: RedeemRequest, call: Call) -> None:
         """429 for an address or a package with too many failures.
 
-        Behind one address there may be a whole site, so a genuine token passes; its package is asked then.
+        Behind one address there may be a whole site, so a genuine token passes; its package is asked then. Who got
+        the package and asks again passes both: others with the same token cannot keep the answer from him.
         """
-        wait = self._limiter.wait(address_key(address))
-        if wait > 0 and not self._genuine(token):
-            raise too_many_failures(wait)
-        package_id = _package_id(token)
-        if package_id and (wait := self._limiter.wait(package_key(package_id))) > 0:
-            raise too_many_failures(wait)
+        wait = self._limiter.wait(address_key(call.caller.source_ip))
+        if wait <= 0 or self._genuine(request.token):
+            package_id = _package_id(request.token)
+            wait = self._limiter.wait(package_key(package_id)) if package_id else 0.0
+            if wait <= 0 or self._redeemer.is_holder(request):
+                return
+        self._tell(Reason.TOO_MANY_REDEMPTIONS, call)
+        raise too_many_failures(wait)
 
     def _genuine(self, token: str) -> bool:
         if self._authority is None:
@@ -140,15 +147,21 @@ class EdgeRoutes:
             return False
         return True
 
-    def _note_failure(self, token: str, address: str) -> None:
+    def _note_failure(self, token: str, call: Call) -> None:
         """Nobody but the holder of a genuine token can use up its package's failures.
 
         Whatever he is refused for counts: each such refusal reads the ledger and writes an audit entry.
         """
-        self._limiter.fail(address_key(address))
-        package_id = _package_id(token)
-        if package_id and self._genuine(token):
-            self._limiter.fail(package_key(package_id))
+        self._limiter.fail(address_key(call.caller.source_ip))
+        if self._genuine(token):
+            self._limiter.fail(package_key(_package_id(token)))
+        else:  # of a genuine one the trail knows already, with both sides
+            self._tell(Reason.FORGED_PACKAGE_TOKEN, call)
+
+    def _tell(self, reason: Reason, call: Call) -> None:
+        caller = replace(call.caller, actor=STRANGER)
+        what = f"{call.request.method} {call.request.path}"
+        self._refusals.note(Refusal(reason, caller, address_key(caller.source_ip), what))
 
 
 def _no_authority() -> ProblemError:

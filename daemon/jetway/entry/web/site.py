@@ -43,7 +43,7 @@ from jetway.entry.web.words import sentence
 from jetway.ports import ApiToken, Clock
 from jetway.services.api_tokens import allows
 from jetway.services.caller import Caller
-from jetway.services.refusals import Reason, Refusal
+from jetway.services.refusals import STRANGER, Reason, Refusal
 from jetway.settings import Settings
 
 log = structlog.get_logger()
@@ -172,21 +172,26 @@ class Site:
     def _require_role(self, request: web.Request, token: ApiToken, page: Page) -> None:
         if allows(token.role, page.role.value):
             return
-        address = source_ip(request)
-        caller = Caller(token.name, address, request[REQUEST_ID])
-        what = f"{request.method} {route_of(request)}"
-        self._doors.refusals.note(Refusal(Reason.ROLE_TOO_SMALL, caller, address_key(address), what))
+        self._tell(request, Reason.ROLE_TOO_SMALL, token.name)
         detail = f"this needs the role {page.role.value}; you are signed in with the role {token.role}"
         raise ProblemError(403, "forbidden", detail)
 
     def _require_same_origin(self, request: web.Request) -> None:
         if not is_same_origin(request, self._public_url):
+            self._tell(request, Reason.FOREIGN_FORM, request.get(ACTOR) or STRANGER)
             raise ProblemError(403, "forbidden", _FORBIDDEN)
 
     def _require_csrf(self, visit: Visit) -> None:
         given = visit.form.get("csrf") or visit.request.headers.get("X-CSRF-Token") or ""
         if not visit.session.has_csrf(given):
+            self._tell(visit.request, Reason.FOREIGN_FORM, visit.token.name)
             raise ProblemError(403, "forbidden", _FORBIDDEN)
+
+    def _tell(self, request: web.Request, reason: Reason, actor: str) -> None:
+        address = source_ip(request)
+        caller = Caller(actor, address, request[REQUEST_ID])
+        what = f"{request.method} {route_of(request)}"
+        self._doors.refusals.note(Refusal(reason, caller, address_key(address), what))
 
     def _failed(self, request: web.Request, error: Exception, visit: Visit | None) -> web.StreamResponse:
         """The error as a page; what a client that went away or a stop means is for aiohttp."""
