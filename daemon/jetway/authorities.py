@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from jetway.adapters.authority.ca import OwnAuthority, open_authority
+from jetway.adapters.authority.ca import OwnAuthority, no_longer_given, open_authority
 from jetway.adapters.authority.checkpoints import CheckpointSigner, open_signer
 from jetway.adapters.authority.vault import AesVault, VaultFile, find_vault
 from jetway.adapters.nats.meta import MetaStore
-from jetway.core.errors import StartupError
+from jetway.core.errors import PortError, StartupError
 from jetway.ports import Clock, Vault
 from jetway.settings import Settings
 
+GIVEN_AUTHORITY = "given_authority"
+"""Under this name the ledger remembers the pin of the authority that the operator gave."""
 CHECKPOINT_KEY = "checkpoint_key"
 """Under this name the ledger remembers which key signs checkpoints of the audit trail."""
 VAULT_KEY = "vault_key"
@@ -30,6 +32,7 @@ class Authorities:
 
 async def open_authorities(settings: Settings, store: MetaStore, clock: Clock) -> Authorities:
     """All of them. Raises StartupError, naming the file, for a key that is missing or another one."""
+    await _require_given(settings, store)
     authority = open_authority(settings, clock.now())
     await _agree_on_authority(settings, store, authority)
     return Authorities(
@@ -48,12 +51,29 @@ async def open_checkpoint_signer(settings: Settings, store: MetaStore) -> Checkp
     return signer if standing == signer.key_id else open_signer(directory, standing)
 
 
+async def _require_given(settings: Settings, store: MetaStore) -> None:
+    """Refuse to do without an authority that was given, before anything is made in its place."""
+    pin = await store.agreed(GIVEN_AUTHORITY)
+    if pin is not None and settings.identity.ca_cert is None:
+        raise no_longer_given(pin, settings.state_dir / "keys")
+
+
+async def _remember_given(store: MetaStore, pin: str) -> None:
+    standing = await store.agree(GIVEN_AUTHORITY, pin)
+    if standing != pin:
+        try:
+            await store.agree_anew(GIVEN_AUTHORITY, standing, pin)
+        except PortError as error:
+            raise StartupError(f"nats: {GIVEN_AUTHORITY} cannot be written: {error}") from error
+
+
 async def _agree_on_authority(settings: Settings, store: MetaStore, authority: OwnAuthority) -> None:
     """Refuse an authority that is not the ledger's: hosts and tokens that are out trust that one.
 
     An operator who gives one in the settings has said so, and may give another.
     """
     if settings.identity.ca_cert is not None:
+        await _remember_given(store, authority.pin)
         return
     standing = await store.agree("authority", authority.pin)
     if standing != authority.pin:

@@ -1,4 +1,4 @@
-"""Refused calls, of the API and of edge hosts: every one counted, in the audit trail at a rate that no flood can raise.
+"""Refused calls, of the API and of edge hosts: all counted, and in the audit trail at a rate no flood can raise.
 
 Of each caller and reason the first in a minute is told at once, the others of that minute together at its end.
 Callers can make up addresses, so only so many are told apart; the rest share an entry.

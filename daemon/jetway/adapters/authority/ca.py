@@ -40,6 +40,8 @@ log = structlog.get_logger()
 
 CERTIFICATE_FILE = "ca.pem"
 KEY_FILE = "ca-key.pem"
+GIVEN_FILE = "ca-given.pin"
+"""Remembers that the operator's authority was in use: the gateway's own is not made in its place."""
 _LOST = "without it no host trusts this gateway any more"
 _WARN = timedelta(days=365)
 _SPIFFE = re.compile(r"spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9._-]+)+", re.ASCII)
@@ -123,11 +125,33 @@ class OwnAuthority:
 
 
 def open_authority(settings: Settings, now: datetime) -> OwnAuthority:
-    """The authority that the settings name: the operator's, else the gateway's own. Raises StartupError."""
+    """The authority that the settings name: the operator's, else the gateway's own. Raises StartupError.
+
+    Once the operator has given one, it is asked for: nothing is made in its place.
+    """
     certificate, key = settings.identity.ca_cert, settings.identity.ca_key
-    if certificate is not None and key is not None:
-        return load_given_authority(certificate, key, now)
-    return load_or_create_authority(settings.state_dir / "keys", now)
+    directory = settings.state_dir / "keys"
+    memory = directory / GIVEN_FILE
+    try:
+        if certificate is None or key is None:
+            if memory.exists():
+                raise no_longer_given(memory.read_text().strip(), directory)
+            return load_or_create_authority(directory, now)
+        given = load_given_authority(certificate, key, now)
+        if not memory.exists() or memory.read_text() != given.pin:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            atomic_write(memory, given.pin.encode(), 0o600)
+        return given
+    except OSError as error:
+        raise StartupError(f"cannot read or write {memory}: {error.strerror}") from error
+
+
+def no_longer_given(pin: str, directory: Path) -> StartupError:
+    """What to say where the settings name no authority any more."""
+    return StartupError(
+        f"identity.ca_cert, ca_key: not set, but this gateway's certificates are by the authority {pin}, which was"
+        f" given there: set them again. To go back to the gateway's own, name its files in {directory}"
+    )
 
 
 def load_or_create_authority(directory: Path, now: datetime) -> OwnAuthority:
