@@ -8,10 +8,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.client import Client
 
+from jetway.adapters.authority.nats_jwt import read
 from jetway.adapters.authority.nkeys import Kind, NatsKey
 from jetway.core.ids import Lineage, ServiceType
 from jetway.core.renewal import RenewalAnswer, RenewalRefusal, make_request, parse_answer, renewal_subject
@@ -69,6 +71,10 @@ def host(daemon: Daemon, tmp_path: Path) -> Host:
     return Host(folder)
 
 
+def jwt_of(creds: str) -> dict[str, Any]:
+    return read(creds.split("-----")[2].strip())
+
+
 async def test_a_host_renews_over_nats_and_the_new_credentials_work(daemon: Daemon, host: Host) -> None:
     async with host.connected() as client:
         reply = await client.request(renewal_subject(SITE), host.request(), timeout=5)
@@ -86,7 +92,10 @@ async def test_a_host_renews_over_nats_and_the_new_credentials_work(daemon: Daem
         await client.flush()
     old = (host.folder / "nats.creds").read_text()
     new = answer.creds + old[old.index("-----BEGIN USER NKEY SEED") :]
-    assert new != old
+    before, after = jwt_of(old), jwt_of(new)
+    assert after != before
+    assert after["exp"] >= before["exp"]
+    assert (after["sub"], after["nats"]) == (before["sub"], before["nats"])
     (host.folder / "nats.creds").write_text(new)
     async with host.connected() as client:
         await client.publish(SITE.subject("edge.heartbeat"), b"")

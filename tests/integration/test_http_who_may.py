@@ -172,3 +172,20 @@ async def test_the_last_use_of_a_token_is_shown(world: World) -> None:
     used = {item["name"]: item["last_used_at"] for item in items}
     assert used["admin"] is not None
     assert used["viewer"] is None
+
+
+@pytest.mark.parametrize("host", ["gateway.example", "evil.example:8080", "", "[", "127.0.0.1.evil.example"])
+async def test_who_asks_for_another_name_is_not_this_machine(world: World, host: str) -> None:
+    """A proxy on this machine that says nothing of itself, or a browser that was sent here by a made-up name."""
+    for path in ("/metrics", "/readyz"):
+        shown = await world.call("GET", path, role=None, headers={"Host": host})
+        assert shown.status in (400, 401) or shown.json == {"status": "ok"}, (path, host)
+    for name in ("127.0.0.1", "localhost:8080", "[::1]:8080"):
+        assert await ask(world, "GET", "/metrics", {"Host": name}) == 200
+
+
+async def test_behind_a_proxy_nobody_is_this_machine(tmp_path: Path) -> None:
+    async with http_world(tmp_path, public_url="https://gateway.example") as world:
+        assert await ask(world, "GET", "/metrics", {}) == 401
+        assert (await world.call("GET", "/readyz", role=None)).json == {"status": "ok"}
+        assert (await world.call("GET", "/metrics", role="viewer")).status == 200

@@ -32,6 +32,7 @@ class SharingDaemon(Daemon):
             "JETWAY_NATS__URLS": json.dumps([server.url]),
             "JETWAY_DATABASE__URL": f"sqlite:///{database}",
             "JETWAY_HTTP__PUBLIC_URL": "http://gw.example",
+            "JETWAY_HTTP__DETAIL_FOR_ALL": "true",
             "JETWAY_HTTP__FAILURES_PER_MINUTE": "1000000",
         }
         super().__init__(folder, **{**external, **settings})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +15,7 @@ from jetway.core.errors import Code, OutcomeUnknownError, PortError, RefusedErro
 from jetway.core.ids import Lineage, ServiceType
 from jetway.core.record import ServiceRecord
 from jetway.core.renewal import RenewalAnswer, RenewalRequest, make_request, parse_request
-from jetway.services.renew import PER_MINUTE
+from jetway.services.renew import PER_HOUR, PER_MINUTE
 from support.authorities import ROOT_PEM, sign
 from support.builders import AGENT, LINEAGES, NOW, POLLER
 from support.house import ALICE, House, running_house
@@ -172,6 +173,22 @@ async def test_one_service_may_not_renew_all_the_time(house: House) -> None:
         await renew(house)
     assert await refused(house) is Code.TOO_MANY_RENEWALS
     house.clock.advance(60)
+    assert (await renew(house)).creds
+
+
+async def test_nor_at_the_fastest_pace_for_long(house: House) -> None:
+    done = 0
+    for _ in range(2 * PER_HOUR // PER_MINUTE):
+        for _ in range(PER_MINUTE):
+            with contextlib.suppress(RefusedError):
+                await renew(house)
+                done += 1
+        house.clock.advance(60)
+    assert done <= 2 * PER_HOUR, "an hour may have ended in between"
+    revision = house.record(POLLER).revision
+    assert await refused(house) is Code.TOO_MANY_RENEWALS
+    assert house.record(POLLER).revision == revision
+    house.clock.advance(3600)
     assert (await renew(house)).creds
 
 

@@ -25,6 +25,7 @@ from jetway.services.recorder import Recorder
 log = structlog.get_logger()
 
 PER_MINUTE = 6
+PER_HOUR = 18
 """Renewals of one service: enough for every retry after a lost answer, and little to write for one gone wild."""
 
 
@@ -44,7 +45,7 @@ class Renewer:
         self.count = count
         self.on_refused: Callable[[RenewalRequest, Caller, Code], None] = lambda *_: None
         """Called for every refusal. It must not block."""
-        self._pace = Pace(PER_MINUTE)
+        self._paces = (Pace(PER_MINUTE, 60.0), Pace(PER_HOUR, 3600.0))
 
     async def renew(
         self, request: RenewalRequest, *, source_ip: str = "", request_id: str = ""
@@ -78,8 +79,9 @@ class Renewer:
         _require_fresh(request.timestamp, now)
         if not self.proves(request):
             raise _unproven()
-        if not self._pace.allows(str(key), self._recorder.clock.monotonic()):
-            why = f"more than {PER_MINUTE} renewals of this service in a minute"
+        seconds = self._recorder.clock.monotonic()
+        if not all(pace.allows(str(key), seconds) for pace in self._paces):
+            why = f"more than {PER_MINUTE} renewals of this service in a minute, or {PER_HOUR} in an hour"
             raise refuse(Code.TOO_MANY_RENEWALS, why)
         keys = self._identities.read_keys("", request.csr_pem, key)
         made: list[Renewal] = []
@@ -123,20 +125,21 @@ class Renewer:
 
 
 class Pace:
-    """So many of each a minute. Only who has proven itself is counted: no more than there are services."""
+    """So many of each in some time. Only who has proven itself is counted: no more than there are services."""
 
-    def __init__(self, per_minute: int) -> None:
-        self._per_minute = per_minute
-        self._minute = -1
+    def __init__(self, most: int, seconds: float) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._period = -1
         self._counts: dict[str, int] = {}
 
     def allows(self, key: str, seconds: float) -> bool:
         """Whether there may be another one of this key now. `seconds` is monotonic."""
-        minute = math.floor(seconds / 60)
-        if minute != self._minute:
-            self._minute, self._counts = minute, {}
+        period = math.floor(seconds / self._seconds)
+        if period != self._period:
+            self._period, self._counts = period, {}
         self._counts[key] = self._counts.get(key, 0) + 1
-        return self._counts[key] <= self._per_minute
+        return self._counts[key] <= self._most
 
 
 def _is_current(record: ServiceRecord, request: RenewalRequest) -> bool:

@@ -6,6 +6,7 @@ import re
 import uuid
 from enum import StrEnum
 from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -15,6 +16,7 @@ from jetway.ports import ApiToken
 from jetway.services.api_tokens import ApiTokens, allows
 from jetway.services.caller import Caller
 from jetway.services.refusals import STRANGER, Reason, Refusal, Refusals
+from jetway.settings import is_loopback
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 ACTOR: web.RequestKey[str] = web.RequestKey("actor", str)
@@ -52,11 +54,22 @@ def route_of(request: web.Request) -> str:
 
 
 def from_loopback(request: web.Request) -> bool:
-    """Whether a program on this machine calls for itself: what a local proxy passes on is from elsewhere."""
-    if any(name in request.headers for name in _FORWARDED):
+    """Whether a program on this machine calls for itself: what a local proxy passes on is from elsewhere.
+
+    Nor is it one that asked for another name: a proxy that says nothing of itself, or a browser here that was sent
+    to this machine by a name of somebody else's.
+    """
+    if any(name in request.headers for name in _FORWARDED) or not _asks_for_loopback(request):
         return False
     try:
         return ip_address(source_ip(request).partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def _asks_for_loopback(request: web.Request) -> bool:
+    try:
+        return is_loopback(urlsplit(f"//{request.headers.get('Host', '')}").hostname or "")
     except ValueError:
         return False
 
@@ -85,11 +98,11 @@ class Gate:
             raise ProblemError(403, "forbidden", detail)
         return token
 
-    def may_see_detail(self, request: web.Request, open_to_all: bool) -> bool:
+    def may_see_detail(self, request: web.Request, open_to_all: bool, to_this_machine: bool) -> bool:
         """Whether health detail and metrics are for this caller. A wrong token is refused all the same."""
         if "Authorization" in request.headers:
             return allows(self.admit(request, Role.VIEWER).role, Role.VIEWER)
-        return open_to_all or from_loopback(request)
+        return open_to_all or (to_this_machine and from_loopback(request))
 
     def note_failure(self, request: web.Request) -> None:
         """Count a failed call without authentication. Raises ProblemError (429) where there were too many."""

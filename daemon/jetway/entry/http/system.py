@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -14,7 +15,7 @@ from jetway.entry.http import answers as a
 from jetway.entry.http.api import Call, route
 from jetway.entry.http.auth import Gate, Role
 from jetway.entry.http.doors import Doors
-from jetway.settings import Settings
+from jetway.settings import Settings, is_loopback, split_address
 
 TAG = "system"
 _INSTALLER = Path(__file__).resolve().parent / "static" / "install.sh"
@@ -32,6 +33,7 @@ class SystemRoutes:
         self._registry = registry
         self._gate = gate
         self._open_to_all = settings.http.detail_for_all
+        self._for_this_machine = not _is_behind_proxy(settings, public_url)
         pinned = doors.certificates if settings.pins_own_authority else None
         self._installer = installer(public_url, pinned.pin if pinned else "")
 
@@ -48,13 +50,16 @@ class SystemRoutes:
 
         Each part's state is shown to this machine, to the role `viewer`, and where the settings open it.
         """
-        detail = self._gate.may_see_detail(call.request, self._open_to_all)
+        detail = self._may_see_detail(call.request)
         report = await self._health.report()
         answer = a.Ready(status=report.status)
         if detail:
             parts = {name: a.Component.model_validate(part) for name, part in report.components.items()}
             answer = a.Ready(status=report.status, components=parts)
         return _health(answer, 200 if report.ready else 503)
+
+    def _may_see_detail(self, request: web.Request) -> bool:
+        return self._gate.may_see_detail(request, self._open_to_all, self._for_this_machine)
 
     @route(
         "GET",
@@ -66,7 +71,7 @@ class SystemRoutes:
     )
     async def get_metrics(self, call: Call) -> web.Response:
         """Metrics, for this machine, for the role `viewer`, and where the settings open them."""
-        if not self._gate.may_see_detail(call.request, self._open_to_all):
+        if not self._may_see_detail(call.request):
             self._gate.admit(call.request, Role.VIEWER)
         encode, content_type = choose_encoder(call.request.headers.get("Accept", ""))
         # Off the loop: a large registry takes a while to print.
@@ -88,3 +93,9 @@ def installer(public_url: str, pin: str = "") -> bytes:
 def _health(answer: a.Alive | a.Ready, status: int) -> web.Response:
     body = answer.model_dump_json(exclude_none=True).encode()
     return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _is_behind_proxy(settings: Settings, public_url: str) -> bool:
+    """Whether everybody comes by way of this machine: a proxy that names nobody looks like a program here."""
+    host, _ = split_address(settings.http.listen)
+    return is_loopback(host) and not is_loopback(urlsplit(public_url).hostname or "")
