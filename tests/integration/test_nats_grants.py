@@ -269,16 +269,17 @@ WIDENED = {
 }
 
 
+@pytest.mark.parametrize("name", WHO)
 @pytest.mark.parametrize("change", WIDENED)
 async def test_the_matrix_notices_a_grant_that_is_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, name: str
 ) -> None:
     def changed(*args: object, **options: object) -> Grant:
         return WIDENED[change](grants.template(*args, **options))  # type: ignore[arg-type]
 
     monkeypatch.setattr(nats_accounts, "template", changed)
     async with secured_nats(tmp_path) as secured:
-        assert await differences(secured, "agent") != set()
+        assert await differences(secured, name) != set()
 
 
 MISSING = {
