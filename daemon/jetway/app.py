@@ -286,6 +286,7 @@ class Daemon:
             house.documents_aside,
             lambda: house.index_age.seconds,
             house.recorder.writes,
+            self.settings.heartbeat_proof,
         )
         self._tasks.start("database-watch", self._health.database.run())
         levels = LogLevels(self.settings.log.level)

@@ -465,6 +465,11 @@ class Settings(BaseSettings):
         return self.nats_credentials or self.nats.account_signing_key_file is not None
 
     @property
+    def heartbeat_proof(self) -> Literal["jwt", "none"]:
+        """What shows that a heartbeat is by who it says."""
+        return "jwt" if self.proves_senders else "none"
+
+    @property
     def nats_is_public(self) -> bool:
         """Whether the embedded server is reached from elsewhere."""
         return self.nats.mode == "embedded" and not is_loopback(split_address(self.nats.listen)[0])

@@ -148,13 +148,23 @@ def test_an_open_gateway_becomes_a_guarded_one_and_keeps_everything(
     daemon = new_daemon()
     assert "asks for no credentials" in nats_detail(daemon)
     daemon.create("poller", "site-a")
+    require_proof(daemon, "site-a", "none")
     assert daemon.stop() == 0
     daemon.settings |= guarded()
     daemon.start()
     assert status(daemon, "site-a") == "pending"
     assert nats_detail(daemon) == ""
+    require_proof(daemon, "site-a", "jwt")
     with running_joined(daemon, tmp_path / "edge", "site-b"):
         eventually(lambda: require_active(daemon, "site-b"))
+
+
+def require_proof(daemon: Daemon, name: str, proof: str) -> None:
+    """What an operator sees of who may speak for whom."""
+    assert daemon.call("GET", f"{SERVICES}/pollers/{name}").json["heartbeat_proof"] == proof
+    part = daemon.call("GET", "/readyz").json["components"]["heartbeat_proof"]
+    assert part["state"] == "ok" and part["detail"].startswith(f"{proof}: ")
+    assert f'jetway_heartbeat_proof{{proof="{proof}"}} 1.0' in daemon.call("GET", "/metrics").body.decode()
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from jetway.services.presence import PresenceTable, Seen
 from jetway.services.selection import Frequency, LabelUse, has_label, labels_in_use, sites_in_use
 from jetway.services.tree import Branches, TreeNode, TreeQuery
 from jetway.services.troubles import Troubles
+from jetway.services.views import Proof
 from jetway.services.views import ServiceView as ServiceView
 from jetway.services.window import (
     NEVER,
@@ -140,7 +141,9 @@ class Catalogue:
         troubles: Troubles,
         maintenance: Maintenance,
         database: RegistryDatabase,
+        heartbeat_proof: Proof = "none",
     ) -> None:
+        self._heartbeat_proof = heartbeat_proof
         self._index = index
         self._presence = presence
         self._verdicts = verdicts
@@ -166,6 +169,7 @@ class Catalogue:
             self._troubles.is_flapping(record.key),
             self._troubles.clones(record.key),
             self._maintenance.covers(record),
+            self._heartbeat_proof,
         )
 
     def package(self, package_id: str) -> PackageView:

@@ -12,6 +12,7 @@ from jetway.ports import Clock, Ledger, RegistryDatabase, Views
 from jetway.services.documents_aside import DocumentsAside
 from jetway.services.health_parts import (
     ANSWER_SECONDS,
+    PROOFS,
     Component,
     DatabaseWatch,
     State,
@@ -28,6 +29,7 @@ from jetway.services.project import Projections
 from jetway.services.reconcile import Reconciler
 from jetway.services.revocations import Revocations
 from jetway.services.set_aside import SetAside
+from jetway.services.views import Proof
 from jetway.services.write_watch import WriteWatch
 
 __all__ = ["Component", "Health", "HealthReport", "State"]
@@ -62,6 +64,7 @@ class Health:
         documents_aside: DocumentsAside | None = None,
         index_age: Callable[[], float] | None = None,
         writes: WriteWatch | None = None,
+        heartbeat_proof: Proof | None = None,
     ) -> None:
         self._index = index
         self._projections = projections
@@ -78,6 +81,7 @@ class Health:
         self._documents_aside = documents_aside
         self._index_age = index_age
         self._writes = writes
+        self._proof = heartbeat_proof
         self.failed_task: str = ""
         """The name of an eternal task that ended, which is an incident."""
 
@@ -109,6 +113,8 @@ class Health:
         if self._revocations is not None:
             trouble = self._revocations.trouble()
             components["revocations"] = Component("degraded" if trouble else "ok", trouble)
+        if self._proof is not None:
+            components["heartbeat_proof"] = Component("ok", PROOFS[self._proof])
         if self._reconciler is not None:
             components["reconcile"] = reconciled(self._reconciler)
         if self.failed_task:

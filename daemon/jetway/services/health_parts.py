@@ -15,8 +15,15 @@ from jetway.services.index import Index
 from jetway.services.project import Projector
 from jetway.services.reconcile import Reconciler
 from jetway.services.set_aside import SetAside
+from jetway.services.views import Proof
 
 State = Literal["ok", "degraded", "down"]
+
+PROOFS: Mapping[Proof, str] = {
+    "jwt": "jwt: a host's NATS credentials let it speak for itself alone",
+    "none": "none: whoever may publish at NATS can send heartbeats in any service's name",
+}
+"""No illness either way, but who reads the heartbeats should know."""
 
 ANSWER_SECONDS = 2.0
 LAG_WORTH_MENTIONING = 1000

@@ -232,8 +232,15 @@ class House:
             self.index, self.presence, self.changes, trail, clock, self.fence, _flap_rule(settings)
         )
         self.catalogue = Catalogue(
-            self.index, self.presence, self.liveness, self.troubles, self.maintenance, outside.database
+            self.index,
+            self.presence,
+            self.liveness,
+            self.troubles,
+            self.maintenance,
+            outside.database,
+            settings.heartbeat_proof,
         )
+        self.metrics.heartbeat_proof.labels(settings.heartbeat_proof).set(1)
         self.turn = Turn()
         self.settling = Settling(outside.ledger, self.index, self.projections, outside.views)
         self.reconciler = self._reconciler(outside, settings, rendering, trail)

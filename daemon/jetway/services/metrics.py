@@ -160,6 +160,12 @@ class Metrics:
             "Services shut out for a while because they flooded the gateway with heartbeats.",
             registry=self.registry,
         )
+        self.heartbeat_proof = Gauge(
+            "jetway_heartbeat_proof",
+            "1 for what shows that a heartbeat is by who it says: jwt or none.",
+            ["proof"],
+            registry=self.registry,
+        )
         self.drift = Counter(
             "jetway_drift",
             "What was found to differ from the ledger, by what it was.",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jetway.core.liveness import Liveness
 from jetway.core.record import ServiceRecord
 from jetway.core.rows import Counts, Presence
+
+Proof = Literal["jwt", "none"]
+"""What shows that a heartbeat is by who it says: credentials to speak for oneself alone, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +25,4 @@ class ServiceView:
     flapping: bool
     clones: tuple[str, ...]
     in_maintenance: bool
+    heartbeat_proof: Proof = "none"

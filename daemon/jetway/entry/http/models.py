@@ -50,6 +50,9 @@ class Service(Answer):
     in_maintenance: bool = Field(description="A maintenance window silences alerts about it now.")
     healthy: bool | None
     version: str
+    heartbeat_proof: Literal["jwt", "none"] = Field(
+        description="What shows that a heartbeat is by this service: its NATS credentials, or nothing."
+    )
     heartbeat_interval_seconds: int = Field(description="Its own, or the daemon's default.")
     package_id: str = Field(description="The current package; empty where there is none.")
     agent_count: int

@@ -42,6 +42,7 @@ def service(view: ServiceView) -> m.Service:
         in_maintenance=view.in_maintenance,
         healthy=presence.healthy,
         version=presence.version,
+        heartbeat_proof=view.heartbeat_proof,
         heartbeat_interval_seconds=view.interval_seconds,
         package_id=record.package.package_id if record.package else "",
         agent_count=counts.agents,
