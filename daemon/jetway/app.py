@@ -43,7 +43,7 @@ from jetway.adapters.statedir import LedgerIdentity, StateDir, atomic_write
 from jetway.adapters.webhooks import open_webhooks
 from jetway.authorities import Authorities, open_authorities
 from jetway.collector import Collector
-from jetway.core.errors import PortError, RefusedError, StartupError
+from jetway.core.errors import PortError, RefusedError, StartupError, UnavailableError
 from jetway.core.grants import RENEW_PREFIX
 from jetway.databases import Database, migrate_at_start, open_database, schema_version
 from jetway.entry.heartbeats import HeartbeatDoor
@@ -81,6 +81,7 @@ log = structlog.get_logger()
 
 ADMIN_TOKEN_FILE = "admin.token"  # noqa: S105 - a file's name
 DAEMON_FILE = "daemon.json"
+_ANSWER_SECONDS = 2.0
 _HYDRATION_SECONDS = 120.0
 _GAUGE_SECONDS = 10.0
 _SAMPLE_SECONDS = 0.05
@@ -203,7 +204,7 @@ class Daemon:
 
     async def _lead(self, house: House, link: NatsLink, outside: Outside) -> None:
         """Run projections and jobs: always where the NATS server is our own, by lease where others may be."""
-        await _try(house.row_writer.remember)
+        await _try(partial(_soon, house.row_writer.remember))
         workers = Workers(house, self._tasks)
         house.turn.leads = house.jobs.leads = lambda: workers.running
         if self.settings.nats.mode == "embedded":
@@ -475,6 +476,15 @@ async def _try(action: Callable[[], Awaitable[object]]) -> None:
         await action()
     except PortError as error:
         log.warning("put off", action="put_off", error=str(error))
+
+
+async def _soon(action: Callable[[], Awaitable[object]]) -> None:
+    """Raise UnavailableError where it takes longer than a start may wait."""
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await action()
+    except TimeoutError as error:
+        raise UnavailableError(f"no answer within {_ANSWER_SECONDS:g} s") from error
 
 
 async def _first_admin_token(tokens: ApiTokens, file: Path) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Database: TypeAlias = "SqliteDatabase | ProtonDatabase"
 
+_ANSWERS_WITHIN = 2.0
+"""Seconds that a start waits for a Proton that says nothing."""
+
 log = structlog.get_logger()
 
 
@@ -39,8 +42,10 @@ async def migrate_at_start(database: Database) -> None:
     UnavailableError for a file that cannot be used.
     """
     try:
-        await database.migrate()
-        if not isinstance(database, SqliteDatabase):
+        if isinstance(database, SqliteDatabase):
+            await database.migrate()
+        else:
+            await database.migrate(answers_within=_ANSWERS_WITHIN)
             for stream, missing in (await database.find_adopted()).items():
                 log.info(
                     "a stream of another product is used as it is",

@@ -16,7 +16,7 @@ import pytest
 
 from jetway.adapters.database.proton_client import ProtonClient, Target
 from jetway.adapters.database.tables import ALL_TABLES
-from jetway.core.errors import StartupError, UnavailableError
+from jetway.core.errors import PortError, StartupError, UnavailableError
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.rows import Presence
 from jetway.ports import EventQuery
@@ -130,6 +130,18 @@ class TestRunner:
         async with opened(target, migrations=directory) as database:
             with pytest.raises(StartupError, match=r"0003_wrong\.sql: "):
                 await database.migrate()
+            assert list((await database.migration_status()).applied) == SHIPPED
+
+    @pytest.mark.parametrize("code", [241, 159])
+    async def test_an_error_that_passes_is_no_fault_of_the_file(
+        self, server: ProtonStandin, target: Target, code: int
+    ) -> None:
+        server.faults.error(code, matching="CREATE STREAM IF NOT EXISTS checkers")
+        async with opened(target) as database:
+            with pytest.raises(PortError, match=f"code {code}") as caught:
+                await database.migrate()
+            assert not isinstance(caught.value, StartupError)
+            await database.check()
             assert list((await database.migration_status()).applied) == SHIPPED
 
     async def test_one_that_was_cut_off_is_run_again(self, server: ProtonStandin, target: Target) -> None:

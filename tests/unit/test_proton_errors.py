@@ -79,6 +79,13 @@ def test_what_the_server_refuses(
     assert "Stack trace" not in text and "DB::Exception" not in text
 
 
+@pytest.mark.parametrize(
+    "error", [TimeoutError("timed out"), driver.SocketTimeoutError("(127.0.0.1:44031)")], ids=_name
+)
+def test_silence_is_told_in_seconds(error: Exception) -> None:
+    assert str(translate(LABEL, error, seconds=4.98)).endswith("does not answer: no answer within 5 s")
+
+
 def test_a_very_long_reason_is_cut() -> None:
     error = driver.ServerException("x" * 100_000, 1)
     assert len(str(translate(LABEL, error))) < 500

@@ -15,6 +15,8 @@ from jetway.tasks import EternalTasks
 log = structlog.get_logger()
 
 _CATCH_UP_SECONDS = 10.0
+_FLUSH_SECONDS = 3.0
+"""How long the end may wait for a database that does not answer: heartbeats bring again what it would hold."""
 
 
 class Workers:
@@ -54,9 +56,11 @@ class Workers:
             await self._tasks.stop(*self._house.projections.names)
             await self._house.projections.release()
             try:
-                await self._house.row_writer.flush_presence()
-            except PortError as error:
-                log.warning("last_seen was not written", action="flush_failed", error=str(error))
+                async with asyncio.timeout(_FLUSH_SECONDS):
+                    await self._house.row_writer.flush_presence()
+            except (PortError, TimeoutError) as error:
+                reason = str(error) or f"the database did not take it within {_FLUSH_SECONDS:g} s"
+                log.warning("last_seen was not written", action="flush_failed", error=reason)
             self._running = False
 
     async def follow(self, lease: Lease) -> None:

@@ -9,8 +9,8 @@ its id when it is read.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,12 +20,23 @@ from jetway.adapters.database import proton_statements as sql
 from jetway.adapters.database.migrations import MigrationStatus
 from jetway.adapters.database.proton_client import ProtonClient, Row, Target
 from jetway.adapters.database.proton_migrations import ProtonMigrations, find_streams
+from jetway.adapters.database.proton_rows import (
+    EncodedRow,
+    encode,
+    find_versions,
+    insert_all,
+    name_of_key,
+    name_of_row,
+    newest,
+    place,
+)
 from jetway.adapters.database.proton_streams import DECODERS, Stream, milliseconds
 from jetway.adapters.database.proton_versions import Name, Placed, RowVersions
-from jetway.adapters.database.rows import chunks, purged_row
+from jetway.adapters.database.rows import purged_row
 from jetway.adapters.database.tables import ALL_TABLES, EVENTS, PACKAGES, SERVICE_TABLES, Kind, Table
 from jetway.adapters.database.threads import ConnectionThreads
 from jetway.core.errors import (
+    ExhaustedError,
     OutcomeUnknownError,
     PortError,
     StartupError,
@@ -40,18 +51,13 @@ T = TypeVar("T")
 
 _CLIENTS = 4
 _WAITING_CALLS = 256
-_ROWS_AT_ONCE = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """A row that only lacks its time."""
-
-    stream: Stream
-    name: Name
-    version: Version
-    made_at: datetime | None
-    values: Row
+_SOON = 1.0
+"""Seconds after which somebody who waits for a page has the database asked whether it answers at all."""
+_ANSWERS_WITHIN = 1.5
+_SILENCE_HOLDS = 5.0
+"""Seconds that it is taken to be silent still; the daemon asks it more often."""
+_FINISHES_WITHIN = 2.0
+_WAKES_WITHIN = 1.5
 
 
 class ProtonDatabase:
@@ -65,7 +71,8 @@ class ProtonDatabase:
         self._deadline = deadline
         self._migrations = ProtonMigrations(migrations_dir)
         self._migrate_first = False
-        self._preparing = asyncio.Lock()
+        self._preparing: asyncio.Task[Mapping[str, Stream]] | None = None
+        self._silent_until = 0.0
         self._streams: Mapping[str, Stream] | None = None
         self._versions = RowVersions(clock)
         self._last_event_time = 0
@@ -84,13 +91,15 @@ class ProtonDatabase:
             raise StartupError(str(error)) from error
         self._clients.start()
 
-    async def migrate(self) -> Sequence[str]:
+    async def migrate(self, *, answers_within: float | None = None) -> Sequence[str]:
         """Bring the streams up to date, however long it takes; the names of the migrations applied.
 
-        Raises StartupError, naming the file, for migrations that do not fit. Where Proton is away
-        (UnavailableError), whatever is called later migrates first.
+        Raises StartupError, naming the file, for migrations that do not fit. Where Proton is away, or says nothing
+        within so many seconds (UnavailableError), whatever is called later migrates first.
         """
         self._migrate_first = True
+        if answers_within is not None:
+            await self._require_answer(answers_within)
         names = await self._migrating(self._migrations.apply)
         self._migrate_first = False
         self._streams = None
@@ -107,17 +116,22 @@ class ProtonDatabase:
 
     async def check(self) -> None:
         """Raise UnavailableError when Proton cannot answer now, or has not been migrated."""
+        await self._require_answer(_ANSWERS_WITHIN)
         await self._prepared()
         await self._call(lambda client: client.select(sql.CHECK_SCHEMA))
 
     async def close(self) -> None:
         """Take no more calls, finish those that wait, let go of the connections. Safe to call again.
 
-        Raises UnavailableError when they are not done within the deadline.
+        What is not finished within seconds is cut off. Raises UnavailableError when that does not help.
         """
+        if self._preparing is not None:
+            self._preparing.cancel()
         self._clients.stop()
-        if not await asyncio.to_thread(self._clients.join, self._deadline):
-            raise UnavailableError(f"the database {self.label} was still busy after {self._deadline:g} s")
+        if await asyncio.to_thread(self._clients.join, min(_FINISHES_WITHIN, self._deadline)):
+            return
+        if not await asyncio.to_thread(self._clients.cut_off, _WAKES_WITHIN):
+            raise UnavailableError(f"the database {self.label} is still busy")
 
     # --- writing -----------------------------------------------------------------------------------------
 
@@ -138,10 +152,10 @@ class ProtonDatabase:
         ]
         encoded = await self._learn(
             streams,
-            {_name(table, row) for table, row in rows},
-            lambda: [_encode(streams[table.name], row) for table, row in rows],
+            {name_of_row(table, row) for table, row in rows},
+            lambda: [encode(streams[table.name], row) for table, row in rows],
         )
-        batches, placed = self._place(_newest(encoded, overwrite), overwrite)
+        batches, placed = place(self._versions, newest(encoded, overwrite), overwrite)
         await self._insert(batches, placed)
 
     async def remove_rows(self, keys: Sequence[ServiceKey]) -> None:
@@ -152,18 +166,18 @@ class ProtonDatabase:
         if not keys:
             return
         streams = await self._prepared()
-        await self._learn(streams, {_name_of(key) for key in keys}, list)
-        known = [key for key in dict.fromkeys(keys) if self._versions.knows(_name_of(key))]
+        await self._learn(streams, {name_of_key(key) for key in keys}, list)
+        known = [key for key in dict.fromkeys(keys) if self._versions.knows(name_of_key(key))]
         await self.write_rows([purged_row(key, self._clock.now()) for key in known], [], overwrite=True)
 
     async def _learn(
-        self, streams: Mapping[str, Stream], names: Iterable[Name], encode: Callable[[], list[_Encoded]]
-    ) -> list[_Encoded]:
-        """Learn which versions the table holds; what `encode` makes, in the same turn of a thread."""
+        self, streams: Mapping[str, Stream], names: Iterable[Name], make: Callable[[], list[EncodedRow]]
+    ) -> list[EncodedRow]:
+        """Learn which versions the table holds; what `make` makes, in the same turn of a thread."""
         unknown = self._versions.find_unknown(names)
 
-        def work(client: ProtonClient) -> tuple[list[_Encoded], list[tuple[Name, Version, int]]]:
-            return encode(), _find_versions(client, streams, unknown)
+        def work(client: ProtonClient) -> tuple[list[EncodedRow], list[tuple[Name, Version, int]]]:
+            return make(), find_versions(client, streams, unknown)
 
         encoded, found = await self._call(work)
         for name, version, moment in found:
@@ -185,33 +199,18 @@ class ProtonDatabase:
         self, since: datetime, until: datetime, *, hourly: bool = False
     ) -> Sequence[CountSample]:
         """Samples in order, `since` included, `until` not; with `hourly` only those of an hour's first minute."""
-        await self._prepared()
         values = {"since": sql.literal(since), "until": sql.literal(until)}
         statement = sql.select_samples(hourly=hourly)
-        rows = await self._call(lambda client: client.select(statement, values))
+        rows = await self._show(lambda client, _: client.select(statement, values))
         return [CountSample(DECODERS[Kind.TIME](at), kind, status, count) for at, kind, status, count in rows]
 
     async def trim_counts(self, before: datetime, *, dry_run: bool = False) -> int:
         """Nothing: the stream drops samples after 90 days by itself."""
         return 0
 
-    def _place(
-        self, rows: Iterable[_Encoded], overwrite: bool
-    ) -> tuple[Mapping[str, list[Row]], Sequence[Placed]]:
-        """Rows by INSERT statement, each with its time; those that are older than what is stored left out."""
-        batches: dict[str, list[Row]] = {}
-        places: list[Placed] = []
-        for row in rows:
-            found = self._versions.place(row.name, row.version, row.made_at, overwrite=overwrite)
-            if found is not None:
-                moment, placed = found
-                batches.setdefault(row.stream.insert, []).append((*row.values, moment))
-                places.append(placed)
-        return batches, places
-
     async def _insert(self, batches: Mapping[str, list[Row]], placed: Sequence[Placed]) -> None:
         try:
-            await self._call(lambda client: _insert_all(client, batches), writes=True)
+            await self._call(lambda client: insert_all(client, batches), writes=True)
         except OutcomeUnknownError:
             raise
         except PortError:
@@ -229,7 +228,7 @@ class ProtonDatabase:
 
         def work(client: ProtonClient) -> None:
             rows = {event.event_id: (*stream.encode(event), moment) for event in reversed(events)}
-            _insert_all(client, {stream.insert: list(rows.values())})
+            insert_all(client, {stream.insert: list(rows.values())})
 
         await self._call(work, writes=True)
 
@@ -237,7 +236,7 @@ class ProtonDatabase:
 
     async def find_events(self, query: EventQuery) -> EventPage:
         """The events that match, newest first: `since` included, `until` not."""
-        return await self._read(lambda client, streams: audit.find_events(client, streams, query))
+        return await self._show(lambda client, streams: audit.find_events(client, streams, query))
 
     async def find_row_versions(self) -> Mapping[ServiceKey, tuple[int, int]]:
         """(epoch, revision) of every service row."""
@@ -279,21 +278,36 @@ class ProtonDatabase:
         return ProtonClient(self._target)
 
     async def _prepared(self) -> Mapping[str, Stream]:
-        """The streams as they are, after a migration that had to wait for Proton."""
+        """The streams as they are, after a migration that had to wait for Proton.
+
+        All who ask meanwhile wait for one attempt, each no longer than a call may take, and share its failure.
+        """
         if self._streams is not None:
             return self._streams
-        async with self._preparing:
-            if self._streams is None:
-                await self._migrate_at_last()
-                streams = await self._call(find_streams)
-                for table in ALL_TABLES:
-                    if table.name not in streams:
-                        raise UnavailableError(
-                            f"the database {self.label} has not been migrated: run jetway migrate"
-                            f" (there is no stream {table.name})"
-                        )
-                self._streams = streams
-            return self._streams
+        attempt = self._preparing
+        if attempt is None or attempt.done():
+            attempt = self._preparing = asyncio.create_task(self._prepare(), name="proton-prepare")
+            attempt.add_done_callback(_look_at)
+        try:
+            async with asyncio.timeout(self._deadline):
+                await asyncio.wait({attempt})
+        except TimeoutError as error:
+            raise self._silence(self._deadline) from error
+        if attempt.cancelled():
+            raise UnavailableError("the database is not open")
+        return attempt.result()
+
+    async def _prepare(self) -> Mapping[str, Stream]:
+        await self._migrate_at_last()
+        streams = await self._call(find_streams)
+        for table in ALL_TABLES:
+            if table.name not in streams:
+                raise UnavailableError(
+                    f"the database {self.label} has not been migrated: run jetway migrate"
+                    f" (there is no stream {table.name})"
+                )
+        self._streams = streams
+        return streams
 
     async def _migrate_at_last(self) -> None:
         if self._migrate_first:
@@ -309,22 +323,55 @@ class ProtonDatabase:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise PortError(f"the database {self.label} holds a value that nobody wrote: {error}") from error
 
-    async def _call(self, work: Callable[[ProtonClient], T], *, writes: bool = False) -> T:
+    async def _show(self, work: Callable[[ProtonClient, Mapping[str, Stream]], T]) -> T:
+        """A read that a person waits for: where Proton does not answer at all, it is refused within seconds."""
+        if asyncio.get_running_loop().time() < self._silent_until:
+            raise self._silence(_ANSWERS_WITHIN)
+        reading = asyncio.create_task(self._read(work), name="proton-read")
+        reading.add_done_callback(_look_at)
+        try:
+            done, _ = await asyncio.wait({reading}, timeout=_SOON)
+            if not done:
+                with contextlib.suppress(ExhaustedError):  # which is an answer
+                    await self._require_answer(_ANSWERS_WITHIN)
+            return await reading
+        finally:
+            reading.cancel()
+
+    async def _require_answer(self, seconds: float) -> None:
+        """Raise UnavailableError where Proton does not answer the shortest question in time."""
+        try:
+            await self._call(lambda client: client.select(sql.ANSWER), within=seconds)
+        except UnavailableError as error:
+            if isinstance(error.__cause__, TimeoutError):
+                self._silent_until = asyncio.get_running_loop().time() + _SILENCE_HOLDS
+            raise
+        self._silent_until = 0.0
+
+    async def _call(
+        self, work: Callable[[ProtonClient], T], *, writes: bool = False, within: float | None = None
+    ) -> T:
         """`writes`: work that is finished without its caller, once it has begun."""
+        deadline = self._deadline if within is None else min(within, self._deadline)
         job = self._clients.submit(work)
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(deadline):
                 return await asyncio.wrap_future(job.future)
         except TimeoutError as error:
-            message = f"the database {self.label} did not answer within {self._deadline:g} s"
             # A write that never began was withdrawn; one that did may be stored.
             withdrawn = job.future.cancel()
             job.interrupt()
-            raise (OutcomeUnknownError if writes and not withdrawn else UnavailableError)(message) from error
+            failure = OutcomeUnknownError if writes and not withdrawn else UnavailableError
+            raise self._silence(deadline, failure) from error
         except asyncio.CancelledError:
+            if not self._clients.is_open and not _is_cancelled():
+                raise UnavailableError("the database is not open") from None
             if not writes:
                 job.interrupt()
             raise
+
+    def _silence(self, seconds: float, kind: type[UnavailableError] = UnavailableError) -> UnavailableError:
+        return kind(f"the database {self.label} did not answer within {seconds:g} s")
 
     async def _migrating(self, work: Callable[[ProtonClient], T]) -> T:
         try:
@@ -334,57 +381,17 @@ class ProtonDatabase:
             raise StartupError(f"{self.label}: {error}") from error
 
 
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """So that a failure for which nobody waits any more is no complaint in the log."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the caller that is to end, and not what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def _is_spoilt(client: ProtonClient, failure: Exception | None) -> bool:
     return failure is not None or client.is_given_up
-
-
-def _name(table: Table, row: ServiceRow | PackageRow) -> Name:
-    return table.name, row.service_id if isinstance(row, ServiceRow) else row.package_id
-
-
-def _name_of(key: ServiceKey) -> Name:
-    return SERVICE_TABLES[key.service_type].name, key.service_id
-
-
-def _encode(stream: Stream, row: ServiceRow | PackageRow) -> _Encoded:
-    # An adopted stream is cut into days by _tp_time, and one write may touch a hundred of them at most.
-    made_at = None if stream.is_adopted else row.updated_at
-    return _Encoded(stream, _name(stream.table, row), (row.epoch, row.revision), made_at, stream.encode(row))
-
-
-def _newest(rows: Sequence[_Encoded], overwrite: bool) -> Iterable[_Encoded]:
-    """One row a key: of two equal ones the later; with `overwrite` the last."""
-    found: dict[Name, _Encoded] = {}
-    for row in rows:
-        stored = found.get(row.name)
-        if stored is None or overwrite or row.version >= stored.version:
-            found[row.name] = row
-    return found.values()
-
-
-def _find_versions(
-    client: ProtonClient, streams: Mapping[str, Stream], names: Sequence[Name]
-) -> list[tuple[Name, Version, int]]:
-    """What the streams hold of these rows."""
-    found = []
-    for table in (*SERVICE_TABLES.values(), PACKAGES):
-        statement = sql.select_versions(streams[table.name])
-        for keys in chunks([key for name, key in names if name == table.name]):
-            for key, epoch, revision, moment in client.select(statement, {"keys": tuple(keys)}):
-                time = milliseconds(DECODERS[Kind.TIME](moment))
-                found.append(((table.name, key), (epoch, revision), time))
-    return found
-
-
-def _insert_all(client: ProtonClient, batches: Mapping[str, Sequence[Any]]) -> None:
-    """One INSERT a stream. Raises OutcomeUnknownError where some rows are stored and others are not."""
-    stored = False
-    for statement, rows in batches.items():
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            try:
-                client.insert(statement, rows[start : start + _ROWS_AT_ONCE])
-            except UnavailableError as error:
-                if stored and not isinstance(error, OutcomeUnknownError):
-                    raise OutcomeUnknownError(f"{error}; some rows were stored before") from error
-                raise
-            stored = True

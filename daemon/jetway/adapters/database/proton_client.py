@@ -11,6 +11,7 @@ import logging
 import math
 import socket
 import ssl
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,10 +98,12 @@ class ProtonClient:
     def _run(self, call: Callable[[Any], Any]) -> Any:
         connection = self._connect()
         connection.stage = Stage.NOTHING_SENT
+        started = time.monotonic()
         try:
             return call(self._client)
         except Exception as error:
-            raise translate(self._target.label, error, connection.stage) from error
+            seconds = time.monotonic() - started
+            raise translate(self._target.label, error, connection.stage, seconds=seconds) from error
 
     def _connect(self) -> _Connection:
         if self._connection is None:

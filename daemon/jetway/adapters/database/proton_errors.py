@@ -21,6 +21,8 @@ _NO_ACCESS = frozenset({81, 192, 193, 194, 291, 497, 516})
 """Unknown database or user, wrong or missing password, access denied."""
 _NO_ROOM = frozenset({241, 243})
 """Memory limit, disk space."""
+PASSING = _NO_ROOM | frozenset({159, 202, 209, 210, 242})
+"""What a later attempt may not meet: no room, time over, too many at once, the network, read-only for now."""
 _ABOUT_THE_VALUES = frozenset({6, 27, 38, 41, 53, 69, 70, 72, 131, 321, 349})
 """Values that cannot be parsed or converted, are too large, or null where null is not allowed."""
 _BY_THE_ENCODERS = (
@@ -52,11 +54,16 @@ def server_code(error: BaseException) -> int | None:
     return cause.code if isinstance(cause, driver.ServerException) else None
 
 
-def translate(label: str, error: Exception, stage: Stage = Stage.NOTHING_SENT) -> PortError:
-    """`label` names the database. Reads never leave `NOTHING_SENT`."""
+def translate(
+    label: str, error: Exception, stage: Stage = Stage.NOTHING_SENT, *, seconds: float = 0.0
+) -> PortError:
+    """`label` names the database, `seconds` is how long it was waited for. Reads never leave `NOTHING_SENT`."""
     if isinstance(error, driver.ServerException):
         return _refused(label, error, stage)
     reason = _reason(error)
+    if isinstance(error, (TimeoutError, driver.SocketTimeoutError)):
+        # Their own text is an address at best.
+        reason = f"no answer within {seconds:.0f} s"
     if isinstance(error, _BY_THE_ENCODERS) and not isinstance(error, OSError):
         if stage is Stage.SENDING:
             return RejectedError(f"the database {label} cannot be given these rows: {reason}")

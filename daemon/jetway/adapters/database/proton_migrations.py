@@ -25,7 +25,7 @@ from jetway.adapters.database.migrations import (
     split_statements,
 )
 from jetway.adapters.database.proton_client import ProtonClient
-from jetway.adapters.database.proton_errors import FINAL_NOT_SUPPORTED, UNKNOWN_STREAM, server_code
+from jetway.adapters.database.proton_errors import FINAL_NOT_SUPPORTED, PASSING, UNKNOWN_STREAM, server_code
 from jetway.adapters.database.proton_streams import Stream, milliseconds, require_fitting
 from jetway.adapters.database.tables import ALL_TABLES, EVENTS, Table
 from jetway.core.errors import PortError, StartupError, UnavailableError
@@ -129,7 +129,7 @@ def _run(client: ProtonClient, migration: Migration) -> None:
         try:
             client.command(statement.rstrip().rstrip(";"))
         except PortError as error:
-            if server_code(error) is None:
+            if server_code(error) is None or server_code(error) in PASSING:
                 raise
             raise StartupError(f"{migration.name}: {error}") from error
 

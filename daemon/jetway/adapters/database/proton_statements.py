@@ -16,6 +16,7 @@ from jetway.adapters.database.rows import PURGED
 from jetway.core.times import to_milliseconds
 from jetway.ports import EventQuery
 
+ANSWER = "SELECT 1"
 CHECK_SCHEMA = "SELECT count() FROM table(schema_migrations)"
 _NEWEST_FIRST = "ORDER BY moment DESC, event_id DESC"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
@@ -21,6 +22,8 @@ class Connection(Protocol):
     def close(self) -> None:
         """Let go."""
 
+
+_LOOKS_EVERY = 0.1
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Connection)
@@ -74,11 +77,17 @@ class ConnectionThreads(Generic[C]):
         self._limit = limit
         self._jobs: queue.SimpleQueue[Job[C, Any] | None] = queue.SimpleQueue()
         self._open = False
+        self._running: set[Job[C, Any]] = set()
         # Daemon threads: a program that forgot to close must still be able to end.
         self._threads = [
             threading.Thread(target=self._serve, name=f"{name}-{number}", daemon=True)
             for number in range(1, count + 1)
         ]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes calls."""
+        return self._open
 
     def start(self) -> None:
         """Begin to take calls; once."""
@@ -104,17 +113,44 @@ class ConnectionThreads(Generic[C]):
                 self._jobs.put(None)
 
     def join(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for each thread to end; whether all did. Blocks."""
+        """Wait up to `timeout` seconds for all threads to end; whether they did. Blocks."""
+        ends = time.monotonic() + timeout
         started = [thread for thread in self._threads if thread.ident is not None]
         for thread in started:
-            thread.join(timeout)
+            thread.join(max(0.0, ends - time.monotonic()))
         return not any(thread.is_alive() for thread in started)
+
+    def cut_off(self, timeout: float) -> bool:
+        """After `stop`: withdraw what waits, end what runs; whether all threads ended in time. Blocks."""
+        ends = time.monotonic() + timeout
+        while not self.join(0):
+            self._withdraw()
+            for job in list(self._running):
+                job.interrupt()
+            if self.join(_LOOKS_EVERY):
+                break
+            if time.monotonic() > ends:
+                return False
+        return True
+
+    def _withdraw(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                job = self._jobs.get_nowait()
+                if job is not None:
+                    job.future.cancel()
+        for _ in self._threads:
+            self._jobs.put(None)
 
     def _serve(self) -> None:
         connection: C | None = None
         while (job := self._jobs.get()) is not None:
             if job.future.set_running_or_notify_cancel():
-                connection = self._perform(job, connection)
+                self._running.add(job)
+                try:
+                    connection = self._perform(job, connection)
+                finally:
+                    self._running.discard(job)
         _close(connection)
 
     def _perform(self, job: Job[C, Any], connection: C | None) -> C | None:
