@@ -7,42 +7,28 @@ from typing import Any
 
 import pytest
 
-from support.browser import DESK, PHONE, announce, opened, sync_api
-from support.daemon import Daemon, fresh
+from support.browser import DESK, PHONE, opened, sync_api
+from support.daemon import Daemon
+from support.tour import tour
 
 if os.environ.get("JETWAY_CI") == "1":
     from axe_playwright_python.sync_playwright import Axe
 else:
     Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed").Axe
 
-PATHS = (
-    "/ui/",
-    "/ui/services",
-    "/ui/onboard?type=poller",
-    "/ui/onboard?type=checker",
-    "/ui/tree",
-    "/ui/packages",
-    "/ui/quarantine",
-    "/ui/audit",
-    "/ui/jobs",
-    "/ui/tokens",
-    "/ui/about",
-)
 SERIOUS = {"serious", "critical"}
+CONTRAST = {"runOnly": ["color-contrast"]}
+LOOKS = (
+    (DESK, "light", None),
+    (DESK, "dark", CONTRAST),
+    (PHONE, "light", None),
+    (PHONE, "dark", CONTRAST),
+)
+"""A page is the same in the dark but for its colours."""
 
 
-@pytest.fixture(scope="module")
-def some_poller(daemon: Daemon) -> str:
-    """With a package and an agent beneath it; another poller waits in quarantine."""
-    poller, agent, waiting = fresh("site"), fresh("room"), fresh("waiting")
-    daemon.create("poller", poller, labels={"region": "north"}, site="Hall 3")
-    daemon.create("agent", agent, poller)
-    announce(daemon, waiting)
-    return poller
-
-
-def serious(page: sync_api.Page) -> list[dict[str, Any]]:
-    found = Axe().run(page).response["violations"]
+def serious(page: sync_api.Page, options: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    found = Axe().run(page, options=options).response["violations"]
     return [
         {"rule": each["id"], "where": [node["target"] for node in each["nodes"]][:5]}
         for each in found
@@ -50,32 +36,17 @@ def serious(page: sync_api.Page) -> list[dict[str, Any]]:
     ]
 
 
-@pytest.mark.parametrize(("viewport", "scheme"), [(DESK, "light"), (DESK, "dark"), (PHONE, "light")])
-def test_axe_finds_nothing_serious(
-    browser: sync_api.Browser,
-    daemon: Daemon,
-    some_poller: str,
-    viewport: dict[str, int],
-    scheme: str,
-) -> None:
-    of_one = (f"/ui/services/poller/{some_poller}", f"/ui/services/poller/{some_poller}/revoke")
-    with opened(browser, daemon, viewport=viewport, color_scheme=scheme) as page:
+def test_axe_finds_nothing_serious_anywhere(browser: sync_api.Browser, daemon: Daemon) -> None:
+    with opened(browser, daemon, refusals=True, viewport=DESK) as page:
         found = {}
-        for path in (*PATHS, *of_one):
-            page.goto(path)
-            if wrong := serious(page):
-                found[path] = wrong
+        for where in tour(page, daemon):
+            for viewport, scheme, options in LOOKS:
+                page.set_viewport_size(viewport)
+                page.emulate_media(color_scheme=scheme)
+                if wrong := serious(page, options):
+                    found[f"{where} {viewport['width']} {scheme}"] = wrong
+            page.set_viewport_size(DESK)
         assert found == {}
-
-
-def test_the_page_of_signing_in_too(browser: sync_api.Browser, daemon: Daemon) -> None:
-    context = browser.new_context(base_url=daemon.url)
-    try:
-        page = context.new_page()
-        page.goto("/ui/sign-in")
-        assert serious(page) == []
-    finally:
-        context.close()
 
 
 def test_what_is_wrong_would_be_found(browser: sync_api.Browser, daemon: Daemon) -> None:
