@@ -36,12 +36,6 @@ def seed(daemon: Daemon) -> None:
 
 
 def _counts(hours_ago: float) -> list[tuple[str, int]]:
-    active = 2 + sum(hours_ago < since for since in (20, 17, 11, 10, 6, 2))
-    pending = 1 + (15 < hours_ago < 20) + (5 < hours_ago < 6.5)
-    inactive = int(3 < hours_ago < 9)
-    return [
-        ("active", active),
-        ("pending", pending),
-        ("inactive", inactive),
-        ("revoked", int(hours_ago < 13)),
-    ]
+    active = 1 + sum(hours_ago < since for since in (20, 14, 8, 3))
+    pending = 1 + (14 < hours_ago < 16) + (3 < hours_ago < 5.5)
+    return [("active", active), ("pending", pending), ("inactive", int(9 < hours_ago < 12)), ("revoked", 0)]
