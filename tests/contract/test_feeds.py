@@ -67,7 +67,7 @@ def revised(number: int = 1, service_id: str = "a1") -> ServiceRecord:
 
 async def take(feed: Feed[Change], count: int) -> list[FeedItem[Change]]:
     items: list[FeedItem[Change]] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(items) < count:
             items += await feed.fetch(500, 1.0)
     return items
@@ -92,11 +92,11 @@ async def test_nothing_to_deliver_is_an_empty_answer_after_the_timeout(world: Wo
 
 
 async def test_a_fetch_ends_as_soon_as_something_comes(world: World) -> None:
-    fetching = asyncio.create_task(world.records.fetch(10, 30.0))
+    fetching = asyncio.create_task(world.records.fetch(10, 300.0))
     await asyncio.sleep(0.05)
     await world.ledger.write(revised(), 0)
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert len(await fetching) == 1
 
 
@@ -104,7 +104,7 @@ async def test_no_more_than_the_limit_is_handed_out(world: World) -> None:
     for number in range(5):
         await world.ledger.write(revised(service_id=f"a{number}"), 0)
 
-    first = await world.records.fetch(2, 5.0)
+    first = await world.records.fetch(2, 30.0)
     rest = await take(world.records, 5 - len(first))
 
     assert len(first) <= 2
@@ -127,7 +127,7 @@ async def test_the_lag_is_what_was_not_acknowledged(world: World) -> None:
 
 async def _settled(feed: Feed[Change], wanted: int) -> int:
     """The lag, once the server has seen the acknowledgements."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while (lag := await feed.lag()) != wanted:  # noqa: ASYNC110 - there is nothing to wait on
             await asyncio.sleep(0.01)
     return lag
@@ -141,7 +141,7 @@ async def test_what_was_not_acknowledged_comes_again_to_a_new_daemon(world: Worl
 
     await world.reopen()
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         again = await take(world.records, 2)
     assert [item.position for item in again] == [item.position for item in items[1:]]
 
@@ -154,7 +154,7 @@ async def test_the_trail_has_the_events_of_records_and_of_the_gateway(world: Wor
     await world.audit.append(outside)
 
     seen: list[Event] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(seen) < 2:
             for item in await world.events.fetch(10, 1.0):
                 seen += item.value
@@ -172,7 +172,7 @@ async def test_an_event_that_is_appended_twice_is_there_once(world: World) -> No
     await world.ledger.write(revised(), 0)
 
     seen: list[Event] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(seen) < 2:
             for item in await world.events.fetch(10, 1.0):
                 seen += item.value
@@ -203,6 +203,6 @@ async def test_the_oldest_that_waits_has_an_age(world: World) -> None:
 
 async def test_entries_of_the_trail_have_an_age_as_well(world: World) -> None:
     await world.ledger.write(revised(), 0)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while await world.events.oldest() is None:  # noqa: ASYNC110 - the server copies them by and by
             await asyncio.sleep(0.01)

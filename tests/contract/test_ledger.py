@@ -43,7 +43,7 @@ def revised(service_type: ServiceType = AGENT, number: int = 1, service_id: str 
 async def follow_until(ledger: Ledger, count: int, after: int = 0) -> list[Change]:
     """Changes until there are `count` and the reader is caught up."""
     changes: list[Change] = []
-    async with asyncio.timeout(10), aclosing(_generator(ledger, after)) as batches:
+    async with asyncio.timeout(30), aclosing(_generator(ledger, after)) as batches:
         async for batch in batches:
             changes += batch.changes
             if batch.caught_up and len(changes) >= count:

@@ -107,7 +107,7 @@ async def test_the_last_use_is_kept_and_brings_nothing_back(stores: Stores) -> N
 
 async def test_following_tells_all_tokens_after_every_change(stores: Stores) -> None:
     await stores.api_tokens.put(ALICE)
-    async with asyncio.timeout(10), aclosing(_follow(stores.api_tokens)) as seen:
+    async with asyncio.timeout(30), aclosing(_follow(stores.api_tokens)) as seen:
         assert await anext(seen) == [ALICE]
         await stores.api_tokens.put(BOB)
         assert await anext(seen) == [ALICE, BOB]

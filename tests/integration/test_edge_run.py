@@ -55,7 +55,7 @@ class Server:
         binary = Path(sys.executable).parent / "nats-server"
         with self._log.open("ab") as log:
             self._process = subprocess.Popen([binary, "-c", self._config], stdout=log, stderr=log)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 0.2).close()
@@ -87,6 +87,7 @@ class Gateway:
     beats: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
     inboxes: list[str] = field(default_factory=list)
     answer: dict[str, Any] | None = None
+    stored: dict[str, bytes] = field(default_factory=dict)
 
     async def make_streams(self) -> None:
         bucket = {
@@ -108,7 +109,7 @@ class Gateway:
         await self.api("STREAM.CREATE.KV_config_watch", {**view, **bucket})
 
     async def api(self, subject: str, body: dict[str, Any]) -> None:
-        message = await self.nc.request(f"$JS.API.{subject}", json.dumps(body).encode(), timeout=5)
+        message = await self.nc.request(f"$JS.API.{subject}", json.dumps(body).encode(), timeout=30)
         assert "error" not in json.loads(message.data), message.data
 
     async def hear(self) -> None:
@@ -133,8 +134,18 @@ class Gateway:
     async def delete(self, key: str) -> None:
         await self._store(key, b"", {"KV-Operation": "DEL"})
 
+    async def settled(self) -> None:
+        """Until the view, which the server fills by and by, has all that was stored."""
+        async with asyncio.timeout(30):
+            for key, data in list(self.stored.items()):
+                shown = key.removesuffix(".json").replace("/", ".")
+                subject = f"$JS.API.DIRECT.GET.KV_config_watch.$KV.config_watch.{shown}"
+                while (await self.nc.request(subject, timeout=30)).data != data:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
     async def _store(self, key: str, data: bytes, headers: dict[str, str] | None) -> None:
-        await self.nc.request(f"$KV.config.{key}", data, headers=headers, timeout=5)
+        self.stored[key] = data
+        await self.nc.request(f"$KV.config.{key}", data, headers=headers, timeout=30)
 
 
 @asynccontextmanager
@@ -179,15 +190,25 @@ async def running(folder: Path) -> AsyncIterator[asyncio.Event]:
         assert stop.is_set() or not task.done(), task.exception()
     finally:
         stop.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await task == 0
 
 
-async def until(condition: Callable[[], object], what: str = "", seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], object], what: str = "", seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, what or "it did not happen in time"
         await asyncio.sleep(0.01)
+
+
+async def until_silent(gateway: Gateway) -> int:
+    """Until no beat comes for longer than two intervals of a second; how many came before."""
+    async with asyncio.timeout(30):
+        while True:
+            count = len(gateway.beats)
+            await asyncio.sleep(2.5)
+            if len(gateway.beats) == count:
+                return count
 
 
 def copies(folder: Path) -> list[str]:
@@ -206,7 +227,7 @@ async def test_beats_and_copies(gateway: Gateway, folder: Path) -> None:
     await gateway.put_own("ping", "ssh", revision=3)
     await gateway.put(CHECKER_KEY.format("ping"), revision=8)
     await gateway.put(CHECKER_KEY.format("ssh"))
-    await asyncio.sleep(0.2)
+    await gateway.settled()
     async with running(folder) as stop:
         await until(lambda: gateway.beats)
         subject, beat = gateway.beats[0]
@@ -302,10 +323,7 @@ async def test_a_revoked_service_falls_silent_and_comes_back(
         await until(lambda: len(gateway.beats) >= 2)
         await gateway.put_own(revision=2, status="revoked", heartbeat_interval_seconds=1)
         await until(lambda: revision(folder) == 2)
-        await asyncio.sleep(0.1)
-        silent_at = len(gateway.beats)
-        await asyncio.sleep(1.5)
-        assert len(gateway.beats) == silent_at
+        silent_at = await until_silent(gateway)
         await gateway.put_own(revision=3, status="pending", heartbeat_interval_seconds=1)
         await until(lambda: len(gateway.beats) > silent_at)
     assert gateway.beats[-1][1]["stopping"]
@@ -332,7 +350,7 @@ async def test_a_shorter_interval_counts_at_once(gateway: Gateway, folder: Path)
 async def test_an_answer_with_a_newer_revision_makes_it_read_again(gateway: Gateway, folder: Path) -> None:
     """A change that no live message told of, for example because the server dropped it."""
     await gateway.put_own(revision=1)
-    await asyncio.sleep(0.2)
+    await gateway.settled()
     folder_answer = json.loads((folder / "service.json").read_text())
     folder_answer["config"]["live_subjects"] = [
         f"deaf.{key}" for key in folder_answer["config"]["watch_keys"]
@@ -343,7 +361,7 @@ async def test_an_answer_with_a_newer_revision_makes_it_read_again(gateway: Gate
         if not message.reply:  # the last heartbeat, at the end: nobody waits for an answer
             return
         await gateway.put_own(revision=2)
-        await asyncio.sleep(0.2)
+        await gateway.settled()
         await gateway.nc.publish(
             message.reply, json.dumps({"status": "active", "config_revision": 2}).encode()
         )
@@ -364,8 +382,8 @@ async def test_without_streams_and_daemon_the_beats_go_on(server: Server, tmp_pa
 async def test_once_sends_one_beat_and_reads_everything(gateway: Gateway, folder: Path) -> None:
     await gateway.put_own("ping", revision=1)
     await gateway.put(CHECKER_KEY.format("ping"))
-    await asyncio.sleep(0.2)
-    async with asyncio.timeout(8):
+    await gateway.settled()
+    async with asyncio.timeout(30):
         assert await run(RunOptions(folder=folder, beats=1), asyncio.Event()) == 0
     assert len(copies(folder)) == 2
     await until(lambda: len(gateway.beats) == 1)
@@ -374,7 +392,7 @@ async def test_once_sends_one_beat_and_reads_everything(gateway: Gateway, folder
 
 async def test_a_limited_run_of_a_revoked_service_fails(gateway: Gateway, folder: Path) -> None:
     await gateway.put_own(revision=1, status="revoked")
-    await asyncio.sleep(0.2)
+    await gateway.settled()
     assert await run(RunOptions(folder=folder, beats=1), asyncio.Event()) == 1
     assert gateway.beats == []
 
@@ -388,7 +406,12 @@ async def test_a_new_join_is_noticed(server: Server, gateway: Gateway, folder: P
         assert gateway.inboxes[-1].startswith(other.inbox_prefix)
 
 
-async def test_the_program_ends_in_time_while_nats_is_away(tmp_path: Path) -> None:
+async def test_the_program_ends_in_time_while_nats_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not only when it tries again."""
+    for name in ("_FIRST_PAUSE", "_LONGEST_PAUSE"):
+        monkeypatch.setattr(f"jetway.edge.run.{name}", 600.0)
     folder = joined_folder(tmp_path / "edge", f"nats://127.0.0.1:{free_port()}")
     async with running(folder):
         await asyncio.sleep(0.5)
@@ -418,7 +441,7 @@ async def test_the_rights_of_an_edge_host_are_enough(tmp_path: Path) -> None:
             gateway.answer = {"status": "active", "known": True, "interval_seconds": 30, "config_revision": 1}
             await gateway.put_own("ping", revision=1)
             await gateway.put(CHECKER_KEY.format("ping"))
-            await asyncio.sleep(0.2)
+            await gateway.settled()
             async with running(folder):
                 await until(lambda: gateway.beats and len(copies(folder)) == 2)
                 await gateway.put_own("ping", revision=2)
@@ -459,7 +482,7 @@ async def _sigterm(server: Server, folder: Path) -> None:
         )
         await until(lambda: gateway.beats)
         process.send_signal(signal.SIGTERM)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             _, errors = await process.communicate()
         assert process.returncode == 0, errors
         await until(lambda: gateway.beats[-1][1].get("stopping"))

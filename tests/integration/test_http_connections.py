@@ -25,9 +25,9 @@ GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
-    monkeypatch.setattr(connections, "STALL_SECONDS", 0.2)
-    monkeypatch.setattr(connections, "SEND_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(connections, "STALL_SECONDS", 1.0)
+    monkeypatch.setattr(connections, "SEND_SECONDS", 1.0)
     monkeypatch.setattr(protocol, "LOOK_SECONDS", 0.02)
 
 
@@ -49,7 +49,7 @@ async def connection(world: World) -> AsyncIterator[tuple[asyncio.StreamReader, 
 
 
 async def until(check: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not check():  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
 
@@ -70,7 +70,7 @@ async def test_one_connection_too_many_is_told_so_and_a_free_place_is_taken(worl
         async with connection(world) as (reader, writer):
             await until(is_open(world, 4))
             async with connection(world) as (late, _):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(30):
                     head, _, body = (await late.read()).partition(b"\r\n\r\n")
             lines = head.split(b"\r\n")
             assert lines[0] == b"HTTP/1.1 503 Service Unavailable"
@@ -135,7 +135,7 @@ async def test_a_second_head_that_trickles_is_ended_too(world: World) -> None:
         assert head.startswith(b"HTTP/1.1 200 ")
         await reader.readexactly(len(b'{"status":"ok"}'))
         writer.write(b"GET /healthz")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             assert (await reader.read()).startswith(b"HTTP/1.1 408 ")
 
 
@@ -146,7 +146,7 @@ async def test_an_idle_connection_and_a_slow_handler_are_no_slow_clients(
     write = world.ledger.write
 
     async def slow(record: ServiceRecord, expected: int) -> int:
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.5)
         return await write(record, expected)
 
     monkeypatch.setattr(world.ledger, "write", slow)

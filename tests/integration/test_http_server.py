@@ -33,7 +33,7 @@ async def raw(world: World, sent: bytes) -> bytes:
     try:
         writer.write(sent)
         await writer.drain()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             return await reader.read(65_536)
     finally:
         writer.close()

@@ -40,7 +40,7 @@ class Events:
     async def next(self) -> tuple[str, str, Any]:
         """The next event: its name, its id and its data."""
         name, number, data = "", "", None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while line := (await self.response.content.readline()).decode():
                 field, _, value = line.rstrip("\n").partition(": ")
                 if field == "event":
@@ -151,14 +151,16 @@ async def test_the_stream_ends_with_the_token(world: World, monkeypatch: pytest.
     monkeypatch.setattr(module, "KEEP_ALIVE_SECONDS", 0.05)
     async with listening(world) as events:
         await world.doors.api_tokens.revoke(Caller("test"), "viewer")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             rest = await events.response.content.read()
         assert b"event: service" not in rest
 
 
-async def test_the_stream_ends_with_the_daemon(world: World) -> None:
-    async with listening(world) as events:
-        async with asyncio.timeout(4):
+async def test_the_stream_ends_with_the_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself, and not because the time for what is under way is over."""
+    monkeypatch.setattr("jetway.entry.http.server._IN_FLIGHT_SECONDS", 600.0)
+    async with http_world(tmp_path) as world, listening(world) as events:
+        async with asyncio.timeout(30):
             await world.server.stop()
         with pytest.raises(EOFError):
             await events.next()

@@ -423,7 +423,8 @@ def test_it_is_known_who_leads() -> None:
 
 # --- on a real server
 
-SHORT = 1.0
+SHORT = 4.0
+"""Seconds: a machine that stands still for a while does not cost the lease."""
 
 
 @asynccontextmanager
@@ -463,12 +464,9 @@ async def test_on_nats_that_stands_still_nobody_leads_until_it_goes_on(nats_serv
             await first.wait(False)
             assert not second.held
             nats_server.resume()
-            leading = [asyncio.create_task(lease.wait(True)) for lease in (first, second)]
-            await asyncio.wait(leading, return_when=asyncio.FIRST_COMPLETED)
-            assert first.held is not second.held
-            for waiting in leading:
-                waiting.cancel()
-            await asyncio.wait(leading)
+            while not (first.held or second.held):  # noqa: ASYNC110 - either may be the one
+                await asyncio.sleep(0.01)
+            assert not (first.held and second.held)
 
 
 async def test_a_lease_whose_key_somebody_deleted_is_taken_again_by_one(nats_server: NatsServer) -> None:

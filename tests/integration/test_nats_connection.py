@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ async def connection(nats_server: NatsServer) -> AsyncIterator[Connection]:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while not holds():  # noqa: ASYNC110 - there is nothing to wait on
             await asyncio.sleep(0.01)
 
@@ -55,13 +54,11 @@ async def test_a_question_gets_its_answer(connection: Connection) -> None:
 
 
 async def test_a_question_that_nobody_hears_fails_at_once(connection: Connection) -> None:
-    began = time.monotonic()
-
     with pytest.raises(UnavailableError) as raised:
-        await connection.request("nobody", timeout=30)
+        async with asyncio.timeout(30):
+            await connection.request("nobody", timeout=600)
 
     assert not isinstance(raised.value, OutcomeUnknownError)
-    assert time.monotonic() - began < 5
 
 
 async def test_a_question_without_an_answer_has_an_unknown_outcome(connection: Connection) -> None:
@@ -74,14 +71,15 @@ async def test_a_question_without_an_answer_has_an_unknown_outcome(connection: C
 async def test_what_is_in_flight_fails_when_the_link_goes(
     connection: Connection, nats_server: NatsServer
 ) -> None:
-    await connection.subscribe("silence", lambda m: None)
-    asking = asyncio.create_task(connection.request("silence", timeout=60))
-    await asyncio.sleep(0.05)
+    heard: list[str] = []
+    await connection.subscribe("silence", lambda m: heard.append(m.subject))
+    asking = asyncio.create_task(connection.request("silence", timeout=600))
+    await eventually(lambda: bool(heard))
 
     await nats_server.kill()
 
     with pytest.raises(OutcomeUnknownError):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await asking
 
 
@@ -90,19 +88,18 @@ async def test_without_a_link_nothing_is_kept_for_later(
 ) -> None:
     await nats_server.kill()
     await eventually(lambda: not connection.connected)
-    began = time.monotonic()
 
-    with pytest.raises(UnavailableError) as raised:
-        await connection.request("anything", timeout=30)
-    with pytest.raises(UnavailableError):
-        await connection.publish("anything", b"late")
+    async with asyncio.timeout(30):  # not for as long as an answer may take
+        with pytest.raises(UnavailableError) as raised:
+            await connection.request("anything", timeout=600)
+        with pytest.raises(UnavailableError):
+            await connection.publish("anything", b"late")
 
     assert not isinstance(raised.value, OutcomeUnknownError)
-    assert time.monotonic() - began < 1
     heard: list[bytes] = []
     await connection.subscribe("anything", lambda m: heard.append(m.data))
     await nats_server.start()
-    assert await connection.wait_connected(15)
+    assert await connection.wait_connected(30)
     await connection.publish("anything", b"now")
     await eventually(lambda: bool(heard))
     assert heard == [b"now"]
@@ -123,7 +120,7 @@ async def test_the_link_comes_back_with_all_subscriptions_and_tells(
         await eventually(lambda: not connection.connected)
         assert not await connection.wait_connected(0.01)
         await nats_server.start()
-        assert await connection.wait_connected(15)
+        assert await connection.wait_connected(30)
         await connection.publish("news", b"%d" % round_)
         await eventually(lambda: len(heard) == round_ + 1)  # noqa: B023 - called at once
 
@@ -147,7 +144,7 @@ async def test_a_link_that_is_lost_with_something_unsent_comes_back(
     client._pending, client._pending_data_size = [b"PING\r\n"], 6
     await client._process_op_err(ConnectionResetError())
     assert not connection.connected
-    assert await connection.wait_connected(15)
+    assert await connection.wait_connected(30)
     await connection.publish("news", b"")
 
 
@@ -210,7 +207,7 @@ async def test_a_wrong_password_is_told(tmp_path: Path) -> None:
     connection = Connection(ConnectionOptions((url,)), SystemClock())
     try:
         with pytest.raises(StartupError, match=r"(?i)authorization"):
-            await connection.connect(timeout=1.0)
+            await connection.connect(timeout=3.0)
     finally:
         await connection.close()
         await server.stop()
@@ -268,9 +265,8 @@ async def test_a_server_that_says_nothing_more_makes_outcomes_unknown_and_closin
     try:
         with pytest.raises(OutcomeUnknownError):
             await connection.request("$JS.API.INFO", timeout=0.2)
-        began = time.monotonic()
-        await connection.close()
-        assert time.monotonic() - began < 4
+        async with asyncio.timeout(30):
+            await connection.close()
     finally:
         nats_server.resume()
         await connection.close()
@@ -290,11 +286,11 @@ async def test_closing_while_the_server_is_away_is_quick(nats_server: NatsServer
     connection = await connect_to(nats_server)
     await nats_server.kill()
     await eventually(lambda: not connection.connected)
-    began = time.monotonic()
 
-    await connection.close()
+    async with asyncio.timeout(30):
+        await connection.close()
 
-    assert time.monotonic() - began < 2
+    assert not connection.connected
 
 
 async def test_headers_count_among_what_is_too_large(connection: Connection) -> None:

@@ -126,7 +126,7 @@ async def test_an_unknown_write_stays_so_when_it_cannot_be_read_back(
     await gateway.server.kill()
 
     with pytest.raises(OutcomeUnknownError):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await writing
 
 
@@ -204,10 +204,12 @@ async def test_a_killed_server_loses_nothing_for_anybody(gateway: Gateway) -> No
     try:
         async with asyncio.timeout(60):
             writing = asyncio.create_task(write_through(gateway, count))
-            for _ in range(3):
+            for number in range(1, 4):
                 await asyncio.sleep(0.15)
                 await gateway.server.kill()
                 await gateway.server.start()
+                while gateway.connection.state.reconnects < number:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
             written = await writing
             await asyncio.gather(*draining)
             while len(followed) < count:  # noqa: ASYNC110 - there is nothing to wait on
@@ -219,7 +221,7 @@ async def test_a_killed_server_loses_nothing_for_anybody(gateway: Gateway) -> No
         await rows.close()
         await trail.close()
 
-    assert gateway.connection.state.reconnects == 3
+    assert gateway.connection.state.reconnects >= 3
     assert [change.sequence for change in followed] == sorted(written)
     assert {change.sequence: change.record for change in followed} == written
     assert {position: change.record for position, change in of_rows.items()} == written
@@ -240,7 +242,7 @@ async def test_a_message_lost_on_the_way_to_a_follower_is_asked_for_again(
         await gateway.ledger.write(revised(number, f"a{number}"), 0)
 
     seen: list[Change] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await changes_until(gateway.ledger, 10, seen)
 
     assert [change.sequence for change in seen] == list(range(1, 11))
@@ -256,7 +258,7 @@ async def test_a_message_lost_on_the_way_to_a_feed_is_not_acknowledged_by_its_su
     feed = RecordFeed(gateway.jetstream, gateway.names, "rows")
     seen: dict[int, Change] = {}
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await drain(feed, seen, lambda: len(seen) == 10)
     finally:
         await feed.close()
@@ -285,7 +287,7 @@ async def test_a_slow_reader_of_many_changes_holds_few_of_them(gateway: Gateway)
     try:
         async with asyncio.timeout(30):
             while seen < 5000:
-                items = await feed.fetch(200, 5.0)
+                items = await feed.fetch(200, 30.0)
                 await asyncio.sleep(0.01)
                 held.append(feed._pull.queued + len(feed._replies))
                 seen += len(items)
@@ -303,13 +305,13 @@ async def test_deliveries_that_come_again_do_not_pile_up(
     await _fill(gateway, 300)
     feed = RecordFeed(gateway.jetstream, gateway.names, "rows")
     try:
-        async with asyncio.timeout(10):
-            items = list(await feed.fetch(500, 5.0))
+        async with asyncio.timeout(30):
+            items = list(await feed.fetch(500, 30.0))
             while len(items) < 300:
-                items += await feed.fetch(500, 5.0)
+                items += await feed.fetch(500, 30.0)
             assert await feed.fetch(500, 2.5) == []
         await feed.acknowledge(items[-1].position)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while await feed.lag():  # noqa: ASYNC110 - there is nothing to wait on
                 await asyncio.sleep(0.05)
     finally:
@@ -330,10 +332,10 @@ async def test_a_value_that_is_no_record_is_passed_over_and_named(gateway: Gatew
     seen: list[Change] = []
 
     with capture_logs() as lines:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await changes_until(ledger, newest, seen)
         feed = RecordFeed(gateway.jetstream, gateway.names, "rows")
-        items = await feed.fetch(10, 5.0)
+        items = await feed.fetch(10, 30.0)
         await feed.close()
 
     assert [change.sequence for change in seen] == [newest]
@@ -349,7 +351,7 @@ async def test_a_marker_is_a_change_without_a_record(gateway: Gateway) -> None:
     sequence = await gateway.ledger.write(revised(), 0)
     await gateway.jetstream.publish("$KV.registry.agent.a1", b"", headers={"KV-Operation": "DEL"})
     seen: list[Change] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await changes_until(gateway.ledger, sequence + 1, seen)
 
     assert seen == [Change(revised().key, None, sequence + 1)]
@@ -362,7 +364,7 @@ async def test_a_ledger_that_was_replaced_ends_the_following(gateway: Gateway) -
     await gateway.ledger.write(revised(), 0)
     seen: list[Change] = []
     following = asyncio.create_task(_collect(gateway.ledger, seen))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not seen:  # noqa: ASYNC110 - there is nothing to wait on
             await asyncio.sleep(0.01)
     config = (await gateway.jetstream.call("STREAM.INFO.KV_registry"))["config"]
@@ -381,7 +383,7 @@ async def test_a_ledger_that_is_gone_ends_the_following(
     await gateway.ledger.write(revised(), 0)
     seen: list[Change] = []
     following = asyncio.create_task(_collect(gateway.ledger, seen))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not seen:  # noqa: ASYNC110 - there is nothing to wait on
             await asyncio.sleep(0.01)
     await gateway.jetstream.call("STREAM.DELETE.KV_registry")
@@ -397,7 +399,7 @@ async def test_in_a_world_that_a_reconnect_brought_nothing_is_read_or_written(ga
     await gateway.server.kill()
     shutil.rmtree(gateway.server.directory / "jetstream")
     await gateway.server.start()
-    assert await gateway.connection.wait_connected(15)
+    assert await gateway.connection.wait_connected(30)
     with pytest.raises(UnavailableError, match="cannot be found"):
         await ledger.read(revised().key)
     await Schema(gateway.jetstream, Layout(gateway.names, 1, timedelta(days=90))).ensure()
@@ -411,7 +413,7 @@ async def test_a_ledger_that_ends_before_what_was_read_is_refused(gateway: Gatew
     await gateway.ledger.write(revised(), 0)
 
     with pytest.raises(StreamReplacedError, match="ends at 1, but 50 was read"):
-        async with asyncio.timeout(10), aclosing(follow(gateway.ledger, after=50)) as batches:
+        async with asyncio.timeout(30), aclosing(follow(gateway.ledger, after=50)) as batches:
             await anext(batches)
 
 
@@ -419,13 +421,13 @@ async def test_a_durable_consumer_that_somebody_deleted_is_made_again(gateway: G
     await gateway.ledger.write(revised(), 0)
     feed = RecordFeed(gateway.jetstream, gateway.names, "rows")
     try:
-        items = await feed.fetch(10, 5.0)
+        items = await feed.fetch(10, 30.0)
         await feed.acknowledge(items[-1].position)
         await gateway.jetstream.call("CONSUMER.DELETE.KV_registry.rows")
         await gateway.ledger.write(replace(revised(2), service_id="a2"), 0)
 
         positions: set[int] = set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while 2 not in positions:
                 positions |= {item.position for item in await feed.fetch(10, 1.0)}
     finally:
@@ -445,10 +447,10 @@ async def test_followed_tokens_survive_a_killed_server(gateway: Gateway) -> None
     await store.put(token)
     await gateway.server.kill()
     await gateway.server.start()
-    assert await gateway.connection.wait_connected(10)
+    assert await gateway.connection.wait_connected(30)
     await store.put(replace(token, name="bob"))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not seen or seen[-1] != ["alice", "bob"]:  # noqa: ASYNC110 - there is nothing to wait on
                 await asyncio.sleep(0.01)
     finally:
@@ -457,7 +459,7 @@ async def test_followed_tokens_survive_a_killed_server(gateway: Gateway) -> None
 
 
 async def test_a_follower_that_stops_leaves_no_consumer_behind(gateway: Gateway) -> None:
-    async with asyncio.timeout(10), aclosing(follow(gateway.ledger)) as batches:
+    async with asyncio.timeout(30), aclosing(follow(gateway.ledger)) as batches:
         await anext(batches)
         assert len(await _consumers(gateway)) == 3
 

@@ -367,7 +367,7 @@ async def answered(secured: SecuredNats, host: Host, seen: list[Msg]) -> None:
     """Until the answers have come: one more question, whose answer goes the same way behind theirs."""
     own = next(iter(WATCHED[host.name]))
     await host.publish(GET + own, "edge.heartbeat.echo")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not any(message.subject == "edge.heartbeat.echo" for message in seen):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
     await secured.gateway.request("$JS.API.INFO")

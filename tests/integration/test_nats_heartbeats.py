@@ -17,7 +17,7 @@ PREFIX = "edge.heartbeat"
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not holds():  # noqa: ASYNC110 - there is nothing to wait on
             await asyncio.sleep(0.01)
 
@@ -52,7 +52,7 @@ async def test_an_answer_reaches_the_sender(gateway: Gateway) -> None:
     await heartbeats.open(answer)
     client = await nats.connect(gateway.server.url, inbox_prefix="_INBOX_poller_p1")
     try:
-        assert (await client.request(f"{PREFIX}.poller.p1", timeout=5)).data == b"known"
+        assert (await client.request(f"{PREFIX}.poller.p1", timeout=30)).data == b"known"
     finally:
         await client.close()
         await heartbeats.close()
@@ -97,7 +97,7 @@ async def test_heartbeats_go_on_after_the_server_came_back(gateway: Gateway) -> 
     await gateway.server.kill()
     await eventually(lambda: not gateway.connection.connected)
     await gateway.server.start()
-    await gateway.connection.wait_connected(10)
+    await gateway.connection.wait_connected(30)
 
     await gateway.connection.publish(f"{PREFIX}.poller.p1")
     await eventually(lambda: len(heard) == 1)

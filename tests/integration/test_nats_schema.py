@@ -197,7 +197,7 @@ async def test_a_watcher_and_a_subscriber_see_their_poller_and_no_other(gateway:
     try:
         bucket = await client.jetstream().key_value("config_watch")
         watcher = await bucket.watch("config.pollers.p.agents.*")
-        assert await watcher.updates(timeout=2) is None
+        assert await watcher.updates(timeout=30) is None
         live = await client.subscribe("edge.config.pollers.p.>")
         await client.flush()
 
@@ -207,11 +207,11 @@ async def test_a_watcher_and_a_subscriber_see_their_poller_and_no_other(gateway:
         await documents.write("templates/checkers/snmp.json", b"no", 0)
         # One at a time: the bucket keeps one value per key, and a view only ever has the newest.
         first = await documents.write(key, b"1", 0)
-        seen, heard = [await watcher.updates(timeout=5)], [await live.next_msg(timeout=5)]
+        seen, heard = [await watcher.updates(timeout=30)], [await live.next_msg(timeout=30)]
         second = await documents.write(key, b"2", first)
-        seen, heard = [*seen, await watcher.updates(timeout=5)], [*heard, await live.next_msg(timeout=5)]
+        seen, heard = [*seen, await watcher.updates(timeout=30)], [*heard, await live.next_msg(timeout=30)]
         await documents.delete(key, second)
-        seen, heard = [*seen, await watcher.updates(timeout=5)], [*heard, await live.next_msg(timeout=5)]
+        seen, heard = [*seen, await watcher.updates(timeout=30)], [*heard, await live.next_msg(timeout=30)]
         assert [(e.key, e.value, e.operation) for e in seen] == [
             ("config.pollers.p.agents.a1", b"1", None),
             ("config.pollers.p.agents.a1", b"2", None),
@@ -243,7 +243,7 @@ async def test_the_view_has_all_kinds_of_keys(gateway: Gateway) -> None:
 
     for key, token_key in keys.items():
         stored = None
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while stored is None:
                 stored = await gateway.jetstream.read_last("KV_config_watch", f"$KV.config_watch.{token_key}")
         assert stored.data == key.encode()
@@ -253,10 +253,10 @@ async def test_a_purge_of_a_key_does_not_erase_its_trail(gateway: Gateway) -> No
     feed = EventFeed(gateway.jetstream, gateway.names)
     try:
         await gateway.ledger.write(record(), 0)
-        assert [len(item.value) for item in await feed.fetch(10, 10.0)] == [1]
+        assert [len(item.value) for item in await feed.fetch(10, 30.0)] == [1]
         headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
         await gateway.jetstream.publish("$KV.registry.agent.a1", b"", headers=headers)
-        assert [len(item.value) for item in await feed.fetch(10, 10.0)] == [0]
+        assert [len(item.value) for item in await feed.fetch(10, 30.0)] == [0]
     finally:
         await feed.close()
 
@@ -278,7 +278,7 @@ async def test_two_gateways_on_one_server_do_not_mix(nats_server: NatsServer) ->
         feeds = [EventFeed(g.jetstream, g.names) for g in (one, two)]
         try:
             items: list[Any] = []
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while len(items) < 2:
                     items += await feeds[0].fetch(10, 1.0)
             assert await feeds[1].fetch(10, 0.3) == []
@@ -293,7 +293,7 @@ async def test_the_live_subjects_of_two_gateways_are_apart(nats_server: NatsServ
         for prefix in ("", "one-"):
             await plain.connection.subscribe(f"{prefix}edge.config.>", lambda m: heard.append(m.subject))
         await NatsDocuments(one.jetstream, one.names).write("config/pollers/p1.json", b"1", 0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not heard:  # noqa: ASYNC110 - there is nothing to wait on
                 await asyncio.sleep(0.01)
 

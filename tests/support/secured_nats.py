@@ -51,7 +51,7 @@ class Host:
     async def subscribe(self, subject: str) -> None:
         """Try to subscribe there, for a moment."""
         subscription = await self.client.subscribe(subject)
-        await self.client.flush(timeout=5)
+        await self.client.flush(timeout=30)
         with contextlib.suppress(NatsError):
             await subscription.unsubscribe()
 
@@ -62,7 +62,7 @@ class Host:
         subject that nobody may use.
         """
         await self.client.publish("the.last.one", b"")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (self.errors and '"the.last.one"' in self.errors[-1]):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         found = [_VIOLATION.search(error) for error in self.errors]

@@ -40,7 +40,7 @@ def server_context(file: Path) -> ssl.SSLContext:
 
 def shown_certificate(host: str, port: int) -> bytes:
     """The certificate that a server shows to a new connection, DER; nothing is verified."""
-    pem = ssl.get_server_certificate((host, port), timeout=10)
+    pem = ssl.get_server_certificate((host, port), timeout=30)
     return ssl.PEM_cert_to_DER_cert(pem)
 
 
@@ -48,4 +48,4 @@ def https(port: int, trusted: str | None = None) -> http.client.HTTPSConnection:
     """A connection to loopback that trusts this root alone."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=trusted)
-    return http.client.HTTPSConnection("127.0.0.1", port, timeout=10, context=context)
+    return http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
