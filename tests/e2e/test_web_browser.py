@@ -18,7 +18,7 @@ from support.daemon import Daemon, environment, fresh, jetway
 from support.pictured import seed
 from support.tour import forgotten, tour
 
-WIDTHS = (320, 390, 720, 1024, 1101, 1440)
+WIDTHS = (320, 390, 720, 1024, 1151, 1440)
 """Phones; half a desk's screen, or a desk's at 200 %; a small screen; the narrowest with tables; a desk's."""
 BROKEN = """() => {
   const found = [], range = document.createRange();
