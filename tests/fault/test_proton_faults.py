@@ -3,7 +3,8 @@
 The house is in memory but for its registry database: the Proton adapter on the stand-in. The ledger is whole by
 construction, so what the database holds afterwards must be what is derived from the ledger, and each event once.
 
-JETWAY_TEST_PROTON_SERVICES is the number of services (10,000 take some minutes), JETWAY_TEST_PROTON_SEED the seed.
+JETWAY_TEST_PROTON_SERVICES is the number of services: 600 here, 4,000 in CI; 10,000 take some minutes.
+JETWAY_TEST_PROTON_SEED is the seed.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from support.proton_database import opened, own_database
 from support.proton_standin import ProtonStandin
 from support.proton_standin.driver import connect
 
-SERVICES = int(os.environ.get("JETWAY_TEST_PROTON_SERVICES", "600"))
+IN_CI = os.environ.get("JETWAY_CI") == "1"
+SERVICES = int(os.environ.get("JETWAY_TEST_PROTON_SERVICES", "4000" if IN_CI else "600"))
 SEED = int(os.environ.get("JETWAY_TEST_PROTON_SEED", "4"))
 AGENTS_PER_POLLER = 9
 _POLLERS_AT_ONCE = 6
