@@ -63,7 +63,7 @@ async def test_the_python_snippet_asks_and_relays(daemon: Daemon) -> None:
             ]
         )
         await eventually_async(lambda: is_active(daemon, "agent", agent))
-        await is_active(daemon, "poller", poller)
+        await eventually_async(lambda: is_active(daemon, "poller", poller))
     assert daemon.service("agent", agent)["healthy"] is False
 
 
@@ -94,7 +94,7 @@ async def test_the_go_snippets_subjects_and_json_are_what_the_daemon_takes(daemo
     poller, agent = delivered_agent(daemon)
     [asked] = go_fields("question")
     async with daemon.nats() as client:
-        answer = await client.request(known, json.dumps({asked: poller}).encode(), timeout=10)
+        answer = await client.request(known, json.dumps({asked: poller}).encode(), timeout=30)
         assert sorted(json.loads(answer.data)) == sorted(go_fields("answer"))
         values = {
             "service_type": "agent",
@@ -116,11 +116,11 @@ async def test_services_and_counts_are_asked_for_over_nats_too(daemon: Daemon) -
     daemon.create("poller", poller)
     async with daemon.nats() as client:
         question = json.dumps({"service_type": "poller", "service_id": poller}).encode()
-        service = json.loads((await client.request("jetway.get", question, timeout=10)).data)
+        service = json.loads((await client.request("jetway.get", question, timeout=30)).data)
         assert service == await asyncio.to_thread(daemon.service, "poller", poller)
-        stats = json.loads((await client.request("jetway.stats", b"", timeout=10)).data)
+        stats = json.loads((await client.request("jetway.stats", b"", timeout=30)).data)
         assert stats["by_type"] == daemon.get("/api/admin/services/stats")["by_type"]
-        ping = json.loads((await client.request("$SRV.PING.jetway", b"", timeout=10)).data)
+        ping = json.loads((await client.request("$SRV.PING.jetway", b"", timeout=30)).data)
         assert ping["type"] == "io.nats.micro.v1.ping_response"
     assert daemon.metric("jetway_nats_requests_total", endpoint="get", outcome="answered") >= 1
 
@@ -134,7 +134,7 @@ async def test_a_revoked_poller_is_no_longer_known(daemon: Daemon, body: str) ->
     async with daemon.nats() as client:
 
         async def refused() -> None:
-            answer = json.loads((await client.request("jetway.known", data, timeout=10)).data)
+            answer = json.loads((await client.request("jetway.known", data, timeout=30)).data)
             assert (answer["known"], answer["status"]) == (False, "revoked")
 
         await eventually_async(refused)

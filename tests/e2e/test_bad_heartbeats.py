@@ -109,7 +109,7 @@ async def test_another_ones_parents_in_the_subject_are_refused(daemon: Daemon, f
     await must_count(daemon, "wrong_parents", subject)
     assert daemon.service("agent", family.agent)["status"] == "pending"
     async with daemon.nats(inbox=f"_INBOX_agent_{family.other}_{family.agent}") as client:
-        reply = await client.request(subject, timeout=10)
+        reply = await client.request(subject, timeout=30)
         assert json.loads(reply.data)["refused"] == "wrong_parents"
 
 
@@ -117,7 +117,7 @@ async def test_another_ones_parents_are_refused_of_an_active_service_too(
     daemon: Daemon, family: Family
 ) -> None:
     async with daemon.nats(inbox=f"_INBOX_agent_{family.poller}_{family.agent}") as client:
-        await client.request(family.agent_subject, b'{"version": "1"}', timeout=10)
+        await client.request(family.agent_subject, b'{"version": "1"}', timeout=30)
     seen = daemon.service("agent", family.agent)["last_seen"]
     subject = f"edge.heartbeat.agent.{family.other}.{family.agent}"
     await must_count(daemon, "wrong_parents", subject, b'{"version": "2"}')
@@ -162,14 +162,14 @@ async def test_the_senders_clock_says_nothing_about_when_it_was_heard(
     before = datetime.now(UTC)
     async with daemon.nats(inbox=f"_INBOX_agent_{family.poller}_{family.agent}") as client:
         payload = json.dumps({"timestamp": timestamp}).encode()
-        answer = json.loads((await client.request(family.agent_subject, payload, timeout=10)).data)
+        answer = json.loads((await client.request(family.agent_subject, payload, timeout=30)).data)
         assert answer["status"] == "active"
         service = daemon.service("agent", family.agent)
         for moment in (service["last_seen"], service["first_seen"]):
             assert_between(before, moment, datetime.now(UTC))
         # Steady ones change no record, whatever they claim.
         async with unchanged(daemon):
-            await client.request(family.agent_subject, payload, timeout=10)
+            await client.request(family.agent_subject, payload, timeout=30)
         assert daemon.service("agent", family.agent)["last_seen"] >= service["last_seen"]
 
 
@@ -203,7 +203,7 @@ async def test_a_batch_is_judged_entry_by_entry(daemon: Daemon, family: Family) 
 async def ask_batch(daemon: Daemon, poller: str, entries: list[Any]) -> Any:
     async with daemon.nats(inbox=f"_INBOX_poller_{poller}") as client:
         payload = json.dumps({"heartbeats": entries}).encode()
-        return json.loads((await client.request(f"edge.heartbeat.batch.{poller}", payload, timeout=10)).data)
+        return json.loads((await client.request(f"edge.heartbeat.batch.{poller}", payload, timeout=30)).data)
 
 
 async def test_a_batch_takes_1000_and_no_more(daemon: Daemon, family: Family) -> None:

@@ -144,7 +144,7 @@ def test_a_second_daemon_on_the_same_state_is_refused_and_the_first_serves_on(ne
     done = jetway("serve", **first.settings)
     must_fail(done, "state_dir", str(first.state), str(first.process.pid))
     assert (first.state / "daemon.json").read_bytes() == before
-    assert first.create("poller", "site-b")["projection"] == {"document": "written", "row": "written"}
+    first.require_written(first.create("poller", "site-b"))
 
 
 # --- a state that was tampered with

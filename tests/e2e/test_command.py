@@ -357,7 +357,7 @@ def test_join_and_run_bring_a_service_to_life_and_say_goodbye(daemon: Daemon, ed
         eventually(copied)
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(15) == 0
+        assert process.wait(60) == 0
     must_become(daemon, poller, "active", "offline")  # it said so: nobody has to wait for silence
     assert token not in (edge / "run.log").read_text()
 
@@ -483,7 +483,7 @@ def watching(daemon: Daemon, *arguments: str) -> subprocess.Popen[str]:
 def test_changes_are_followed_until_ctrl_c(daemon: Daemon) -> None:
     with watching(daemon, "pollers") as process:
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert all(json.loads(line)["data"]["service_type"] == "poller" for line in out.splitlines())
 
@@ -494,5 +494,5 @@ def test_a_watch_ends_with_the_reader_of_its_pipe(daemon: Daemon) -> None:
         assert process.stderr is not None
         process.stdout.close()
         daemon.create("poller", fresh("w"))
-        assert process.wait(20) == 1
+        assert process.wait(60) == 1
         assert process.stderr.read() == ""

@@ -22,6 +22,10 @@ def scratch(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "scratch"
     folder.mkdir()
     yield folder
+    eventually(lambda: require_nothing_left(folder))
+
+
+def require_nothing_left(folder: Path) -> None:
     assert not processes_with(str(folder))
     assert not list(folder.iterdir())
 
@@ -81,7 +85,7 @@ def test_ctrl_c_leaves_nothing_behind(
     try:
         eventually(reached, 60)
         os.killpg(process.pid, number)  # as a terminal does: to the whole foreground group
-        assert process.wait(30) == 0, output.read_text()
+        assert process.wait(90) == 0, output.read_text()
     finally:
         if process.poll() is None:
             process.kill()

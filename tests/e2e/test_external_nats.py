@@ -39,7 +39,7 @@ async def test_a_service_comes_to_life_on_somebody_elses_server(
     answer = daemon.redeem(daemon.create("poller", "site-a")["token"]).json
     assert answer["nats"]["urls"] == [server.url]
     async with daemon.nats(inbox="_INBOX_poller_site-a") as client:
-        told = json.loads((await client.request(answer["heartbeat"]["subject"], timeout=10)).data)
+        told = json.loads((await client.request(answer["heartbeat"]["subject"], timeout=30)).data)
         assert told["status"] == "active"
         await eventually_async(lambda: require_all_equal(daemon, client))
 
@@ -106,16 +106,18 @@ async def test_two_gateways_with_prefixes_share_a_server_and_see_nothing_of_each
         )
         for name in ("east", "west")
     )
-    answer = east.redeem(east.create("poller", "site-a", site="East")["token"]).json
-    west.create("poller", "site-a", site="West")
+    created = east.create("poller", "site-a", site="East")
+    answer = east.redeem(created["token"]).json
+    east.require_written(created)
+    west.require_written(west.create("poller", "site-a", site="West"))
     assert answer["config"]["bucket"] == "east_config"
     assert answer["config"]["live_subjects"][0].startswith("east_edge.config.")
     async with east.nats(inbox="_INBOX_poller_site-a") as client:
         live = await client.subscribe("east_edge.config.>")
         foreign = await client.subscribe("west_edge.config.>")
-        told = json.loads((await client.request(answer["heartbeat"]["subject"], timeout=10)).data)
+        told = json.loads((await client.request(answer["heartbeat"]["subject"], timeout=30)).data)
         assert told["status"] == "active"
-        assert json.loads((await live.next_msg(timeout=10)).data)["site"] == "East"
+        assert json.loads((await live.next_msg(timeout=30)).data)["site"] == "East"
         for prefix, site in (("east_", "East"), ("west_", "West")):
             assert {record["site"] for record in await history(client, prefix)} == {site}
             assert [d["site"] for d in (await documents(client, prefix)).values()] == [site]
@@ -129,7 +131,7 @@ async def test_two_gateways_with_prefixes_share_a_server_and_see_nothing_of_each
 
 
 async def _stream_names(client: Client) -> list[str]:
-    answer = await client.request("$JS.API.STREAM.NAMES", b"", timeout=5)
+    answer = await client.request("$JS.API.STREAM.NAMES", b"", timeout=30)
     return list(json.loads(answer.data)["streams"] or [])
 
 

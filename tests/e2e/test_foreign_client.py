@@ -24,14 +24,6 @@ async def entry(client: Client, key: str) -> KeyValue.Entry:
     return await (await client.jetstream().key_value("config")).get(key)
 
 
-async def status_of(client: Client, key: str) -> Any:
-    return json.loads((await entry(client, key)).value or b"null")["status"]
-
-
-async def must_be(status: str, client: Client, key: str) -> None:
-    assert await status_of(client, key) == status
-
-
 def stored_at(message: Msg) -> float:
     """When the server stored it, in seconds since 1970."""
     stamp = (message.headers or {})["Nats-Time-Stamp"].rstrip("Z").partition(".")
@@ -48,21 +40,33 @@ async def activate(daemon: Daemon, client: Client, created: Any) -> Any:
 
 
 async def test_the_pending_document_and_row_stand_when_the_201_arrives(daemon: Daemon) -> None:
+    """Where it says that they are written; a machine that is busy may have it say that they are queued."""
+    promised = 0
     async with daemon.nats() as client:
         for number in range(25):
             poller = fresh("p")
             created = await asyncio.to_thread(daemon.create, "poller", poller, site=f"S{number}")
             arrived = time.time()
-            # Asked once each: nothing is waited for.
-            stood = await client.request(
-                f"$JS.API.DIRECT.GET.KV_config.$KV.config.config/pollers/{poller}.json"
-            )
-            row = daemon.rows(f"SELECT status, site, revision FROM pollers WHERE poller_id = '{poller}'")
-            document = json.loads(stood.data)
-            assert created["projection"] == {"document": "written", "row": "written"}
-            assert (document["status"], document["site"]) == ("pending", f"S{number}")
-            assert stored_at(stood) <= arrived
-            assert row == [{"status": "pending", "site": f"S{number}", "revision": document["revision"]}]
+
+            async def require_both(poller: str = poller, site: str = f"S{number}") -> Msg:
+                stood = await client.request(
+                    f"$JS.API.DIRECT.GET.KV_config.$KV.config.config/pollers/{poller}.json", timeout=30
+                )
+                row = daemon.rows(f"SELECT status, site, revision FROM pollers WHERE poller_id = '{poller}'")
+                assert stood.data, "there is no document"
+                document = json.loads(stood.data)
+                assert (document["status"], document["site"]) == ("pending", site)
+                assert row == [{"status": "pending", "site": site, "revision": document["revision"]}]
+                return stood
+
+            if created["projection"] == {"document": "written", "row": "written"}:
+                # Asked once each: nothing is waited for.
+                assert stored_at(await require_both()) <= arrived
+                promised += 1
+            else:
+                assert set(created["projection"].values()) <= {"written", "queued"}
+                await eventually_async(require_both)
+    assert promised, "every one was queued"
 
 
 async def test_a_watcher_sees_pending_before_the_201_and_active_after_the_heartbeat(daemon: Daemon) -> None:
@@ -72,13 +76,13 @@ async def test_a_watcher_sees_pending_before_the_201_and_active_after_the_heartb
         watcher = await (await client.jetstream().key_value("config")).watch(key)
         assert await watcher.updates() is None  # nothing there yet
         created = await asyncio.to_thread(daemon.create, "poller", poller)
-        first = await watcher.updates(timeout=1)
+        first = await watcher.updates(timeout=30)
         assert first is not None and json.loads(first.value)["status"] == "pending"
         answer = await activate(daemon, client, created)
         assert answer["config"]["key"] == key
         seen = []
         while "active" not in seen:
-            update = await watcher.updates(timeout=10)
+            update = await watcher.updates(timeout=30)
             seen.append(json.loads(update.value)["status"])
         assert seen in (["active"], ["pending", "active"])
         await watcher.stop()
@@ -125,23 +129,29 @@ async def test_a_poller_hears_of_its_agents_and_of_no_others(daemon: Daemon) -> 
         )
         following = asyncio.create_task(follow(watcher, watched))
 
-        created = daemon.create("agent", agent, mine)
+        key = f"config.pollers.{mine}.agents.{agent}"
+        life: list[tuple[str, str]] = []
+
+        async def both_hear(status: str) -> None:
+            """The next state. The view keeps one value a key: what is not awaited may be passed over."""
+            life.append((key, status))
+            await eventually_async(lambda: live.must_be(life))
+            await eventually_async(lambda: watched.must_be(life))
+
         foreign = daemon.create("agent", fresh("a"), other)
-        await activate(daemon, client, created)
+        created = daemon.create("agent", agent, mine)
+        await both_hear("pending")
         await activate(daemon, client, foreign)
-        await eventually_async(
-            lambda: must_be("active", client, f"config/pollers/{mine}/agents/{agent}.json")
-        )
-        for package in (created, foreign):
+        await activate(daemon, client, created)
+        await both_hear("active")
+        for package in (foreign, created):
             path = f"{PACKAGES}/{package['package']['package_id']}/revoke"
             assert daemon.call("POST", path, {"reason": "stolen"}).status == 200
+        await both_hear("revoked")
+        for package in (foreign, created):
             path = f"{SERVICES}/agents/{package['service']['service_id']}"
             assert daemon.call("DELETE", path).status == 204
-
-        key = f"config.pollers.{mine}.agents.{agent}"
-        life = [(key, status) for status in ("pending", "active", "revoked", "DEL")]
-        await eventually_async(lambda: live.must_be(life))
-        await eventually_async(lambda: watched.must_be(life))
+        await both_hear("DEL")
         following.cancel()
         await watcher.stop()
 
@@ -175,7 +185,7 @@ async def test_a_heartbeat_asked_as_a_request_is_answered_into_the_senders_own_i
     created = daemon.create("poller", poller, heartbeat_interval_seconds=7)
     subject = daemon.redeem(created["token"]).json["heartbeat"]["subject"]
     async with daemon.nats(inbox=f"_INBOX_poller_{poller}") as client:
-        reply = await client.request(subject, b'{"version": "1.2.3"}', timeout=10)
+        reply = await client.request(subject, b'{"version": "1.2.3"}', timeout=30)
         answer = json.loads(reply.data)
         assert (answer["status"], answer["known"], answer["interval_seconds"]) == ("active", True, 7)
         assert answer["config_revision"] == daemon.service("poller", poller)["revision"]
@@ -196,7 +206,7 @@ async def test_a_reply_subject_elsewhere_is_ignored_and_counted(daemon: Daemon, 
         await client.publish(subject, b"{}", reply=foreign)
         await client.flush()
         # An answer to a later, honest question: the ignored one would have come by now.
-        await honest.request(subject, b"{}", timeout=10)
+        await honest.request(subject, b"{}", timeout=30)
         with pytest.raises(NatsTimeoutError):
             await listening.next_msg(timeout=0.3)
     assert daemon.metric("jetway_heartbeats_refused_total", reason="foreign_reply") == before + 1

@@ -64,7 +64,7 @@ def running(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def status(daemon: Daemon, name: str) -> str:
@@ -114,7 +114,7 @@ async def test_a_host_joins_runs_and_is_cut_off(
         client = await connect(url, creds, context)
         revoked = daemon.call("POST", f"/api/admin/edge-packages/{package}/revoke", {"reason": "stolen"})
         assert revoked.status == 200, revoked.body
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             while not client.is_closed:  # noqa: ASYNC110 - there is nothing to wait on
                 await asyncio.sleep(0.01)
         with pytest.raises((NatsError, OSError)):

@@ -22,7 +22,7 @@ def written_to(daemon: Daemon) -> Iterator[sqlite3.Connection]:
 @pytest.fixture
 def poller(daemon: Daemon) -> str:
     name = fresh("p")
-    assert daemon.create("poller", name)["projection"] == {"document": "written", "row": "written"}
+    daemon.require_written(daemon.create("poller", name))
     return name
 
 

@@ -17,7 +17,7 @@ from jetway.adapters.authority.nats_jwt import read
 from jetway.adapters.authority.nkeys import Kind, NatsKey
 from jetway.core.ids import Lineage, ServiceType
 from jetway.core.renewal import RenewalAnswer, RenewalRefusal, make_request, parse_answer, renewal_subject
-from support.daemon import SERVICES, Daemon, jetway
+from support.daemon import SERVICES, Daemon, eventually, jetway
 
 SITE = Lineage(ServiceType.POLLER, "site-a")
 
@@ -77,7 +77,7 @@ def jwt_of(creds: str) -> dict[str, Any]:
 
 async def test_a_host_renews_over_nats_and_the_new_credentials_work(daemon: Daemon, host: Host) -> None:
     async with host.connected() as client:
-        reply = await client.request(renewal_subject(SITE), host.request(), timeout=5)
+        reply = await client.request(renewal_subject(SITE), host.request(), timeout=30)
         answer = parse_answer(reply.data)
         assert isinstance(answer, RenewalAnswer)
         assert "BEGIN CERTIFICATE" in answer.certificate_pem
@@ -100,8 +100,12 @@ async def test_a_host_renews_over_nats_and_the_new_credentials_work(daemon: Daem
     async with host.connected() as client:
         await client.publish(SITE.subject("edge.heartbeat"), b"")
         await client.flush()
-    events = daemon.call("GET", f"{SERVICES}/pollers/site-a/events?type=renewed").json
-    assert events["total"] == 1, "one renewal, and none for a reply elsewhere"
+
+    def told() -> None:
+        events = daemon.call("GET", f"{SERVICES}/pollers/site-a/events?type=renewed").json
+        assert events["total"] == 1, "one renewal, and none for a reply elsewhere"
+
+    eventually(told)
 
 
 async def test_a_host_that_was_off_renews_over_http_until_it_is_revoked(daemon: Daemon, host: Host) -> None:
@@ -110,12 +114,16 @@ async def test_a_host_that_was_off_renews_over_http_until_it_is_revoked(daemon: 
     assert answer.status == 200, answer.json
     assert answer.json["creds"]
     async with host.connected() as client:
-        revoked = daemon.call(
-            "POST", f"{SERVICES}/pollers/site-a/status", {"status": "revoked", "reason": "stolen"}
-        )
-        assert revoked.json["left"] == []
-        assert {"nats", "crl"} <= set(revoked.json["reached"])
-        async with asyncio.timeout(5):
+
+        def revoked() -> list[str]:
+            """On a busy machine the first answer may leave something, which is done when it is asked again."""
+            path = f"{SERVICES}/pollers/site-a/status"
+            told = daemon.call("POST", path, {"status": "revoked", "reason": "stolen"}).json
+            assert told["left"] == []
+            return list(told["reached"])
+
+        assert {"nats", "crl"} <= set(await asyncio.to_thread(eventually, revoked))
+        async with asyncio.timeout(30):
             while not client.is_closed:  # noqa: ASYNC110 - the library tells it in no other way
                 await asyncio.sleep(0.05)
     again = daemon.call("POST", "/api/edge/renew", json.loads(host.request()))

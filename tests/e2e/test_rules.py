@@ -157,7 +157,7 @@ async def test_an_unknown_id_does_not_admit_itself_unless_that_is_asked_for(
 ) -> None:
     daemon = new_daemon(JETWAY_LIFECYCLE__IMPLICIT_REGISTRATION=mode)
     async with daemon.nats(inbox="_INBOX_agent_p1_a1") as client:
-        answer = json.loads((await client.request("edge.heartbeat.agent.p1.a1", timeout=10)).data)
+        answer = json.loads((await client.request("edge.heartbeat.agent.p1.a1", timeout=30)).data)
         if status is None:
             assert answer["refused"] == "unknown_service"
             assert daemon.get(f"{SERVICES}/tree")["total"] == 0
@@ -171,7 +171,7 @@ async def test_an_unknown_id_does_not_admit_itself_unless_that_is_asked_for(
             for kind, service_id in (("poller", "p1"), ("agent", "a1")):
                 answer = daemon.call("POST", f"{SERVICES}/{kind}s/{service_id}/approve", {"reason": "ours"})
                 assert answer.json["approval"] == "granted"
-            again = json.loads((await client.request("edge.heartbeat.agent.p1.a1", timeout=10)).data)
+            again = json.loads((await client.request("edge.heartbeat.agent.p1.a1", timeout=30)).data)
             assert again["status"] == "active"
 
 
@@ -240,13 +240,13 @@ async def test_steady_heartbeats_write_nothing_to_the_ledger_and_keep_first_seen
     subject = onboard(daemon, "poller", poller)
     assert daemon.service("poller", poller)["first_seen"] is None
     async with daemon.nats(inbox=f"_INBOX_poller_{poller}") as client:
-        await client.request(subject, timeout=10)
+        await client.request(subject, timeout=30)
         before = daemon.service("poller", poller)
         ledger = await client.jetstream().key_value("registry")
         written = (await ledger.get(f"poller.{poller}")).revision
         for _ in range(200):
             await client.publish(subject, b'{"healthy": true}')
-        await client.request(subject, timeout=10)
+        await client.request(subject, timeout=30)
         assert (await ledger.get(f"poller.{poller}")).revision == written
     after = daemon.service("poller", poller)
     assert (after["revision"], after["first_seen"]) == (before["revision"], before["first_seen"])
@@ -286,8 +286,12 @@ async def test_last_seen_reaches_the_row_in_batches_and_never_over_a_newer_statu
             assert found["version"] == "2.0"
             assert found["last_seen"] > first
 
+        def heard() -> None:
+            assert daemon.service("poller", "site-a")["version"] == "3.0"
+
         eventually(flushed)
         await beat(client, subject, version="3.0")
+        eventually(heard)
         revoke(daemon, "poller", "site-a")
 
         def both() -> None:
@@ -301,7 +305,7 @@ async def test_last_seen_reaches_the_row_in_batches_and_never_over_a_newer_statu
 async def test_a_service_that_falls_silent_is_late_then_offline_and_one_that_says_goodbye_at_once(
     new_daemon: NewDaemon,
 ) -> None:
-    daemon = new_daemon()
+    daemon = new_daemon(JETWAY_HEARTBEAT__OFFLINE_AFTER="8")  # late for so long that nobody misses it
     subject = onboard(daemon, "poller", "site-a", heartbeat_interval_seconds=1)
     leaving = onboard(daemon, "poller", "site-b", heartbeat_interval_seconds=1)
     assert daemon.service("poller", "site-a")["liveness"] == "never"
@@ -322,7 +326,7 @@ async def test_a_service_that_falls_silent_is_late_then_offline_and_one_that_say
             assert daemon.service("poller", "site-b")["liveness"] == "offline"
 
         eventually(left)
-    eventually(offline)
+    eventually(offline, 60)
     assert seen in (["online", "late", "offline"], ["late", "offline"])
     must_be(daemon, "poller", "site-a", "active")  # a status is a decision, liveness an observation
 

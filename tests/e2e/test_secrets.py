@@ -377,7 +377,7 @@ def _running(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
 
 
 def _require_status(daemon: Daemon, kind: str, name: str, status: str) -> None:

@@ -48,11 +48,14 @@ def kill_in_the_midst(daemon: Daemon) -> int:
 
 @pytest.mark.slow
 async def test_a_bulk_that_was_cut_is_finished_by_the_same_call(new_daemon: NewDaemon) -> None:
-    daemon = await new_daemon()
-    call = asyncio.create_task(create_all(daemon))
-    seen = await asyncio.to_thread(kill_in_the_midst, daemon)
-    with pytest.raises(aiohttp.ClientError):
-        await call
+    for _ in range(3):  # a machine that is busy may look only when all is done
+        daemon = await new_daemon()
+        call = asyncio.create_task(create_all(daemon))
+        seen = await asyncio.to_thread(kill_in_the_midst, daemon)
+        (outcome,) = await asyncio.gather(call, return_exceptions=True)
+        if seen < ROWS and isinstance(outcome, Exception):
+            break
+    assert isinstance(outcome, aiohttp.ClientError), outcome
     assert seen < ROWS
 
     await asyncio.to_thread(daemon.start)

@@ -21,6 +21,7 @@ import pytest
 from jetway.core.ids import Lineage, ServiceKey, ServiceType
 from jetway.core.policy import GONE
 from jetway.core.record import LIVE_PACKAGE, Cascade, PackageStatus, ServiceRecord, ServiceStatus
+from jetway.services import issue
 from support.stacks import Stack, code, two_stacks
 
 ROUNDS = int(os.environ.get("JETWAY_TEST_RACE_ROUNDS", "200"))
@@ -31,6 +32,12 @@ S = ServiceStatus
 
 _numbers = itertools.count(1)
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer waits for document and row for as long as they take, with so many at once."""
+    monkeypatch.setattr(issue, "PROJECTION_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ async def test_another_process_holds_the_write_lock(new_daemon: NewDaemon) -> No
         with this.fault(), contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             await asyncio.sleep(lasting(7, 30))
+            await this.until_said(this.book.readyz, "200 degraded")
             other.execute("ROLLBACK")
         await this.whole()
         await this.nothing_lost()
@@ -73,6 +74,7 @@ async def test_the_database_is_full(apart: Path, new_daemon: NewDaemon) -> None:
             async with filled(apart):
                 await this.until_felt()
                 await asyncio.sleep(lasting(3, 30))
+                await this.until_said(this.book.readyz, "200 degraded")
         await this.whole()
         await this.nothing_lost()
         require_no_outage(this)
@@ -121,6 +123,7 @@ async def test_the_database_becomes_corrupt(new_daemon: NewDaemon) -> None:
             overwrite(file, 4096)
             await this.until_felt()
             await asyncio.sleep(lasting(3, 30))
+            await this.until_said(this.book.readyz, "200 degraded")
             require_no_outage(this)
             moved = list(daemon.state.glob("registry.db*"))
             await asyncio.to_thread(daemon.stop)
@@ -144,6 +147,7 @@ async def test_the_database_is_deleted(new_daemon: NewDaemon) -> None:
                 each.unlink()
             await this.until_felt()
             await asyncio.sleep(lasting(3, 30))
+            await this.until_said(this.book.readyz, "200 degraded")
             require_no_outage(this)
             await asyncio.to_thread(daemon.stop)
         await asyncio.to_thread(daemon.start)

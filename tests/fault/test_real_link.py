@@ -47,6 +47,8 @@ async def test_an_external_server_is_away_for_a_while(new_daemon: NewDaemon, nat
         with this.fault():
             await nats_server.kill()
             await asyncio.sleep(lasting(5, 60))
+            await this.until_said(this.book.readyz, "503")
+            await this.until_said(this.book.creates, "503 `unavailable`")
             await nats_server.start()
         await require_whole(this, nats_server)
         assert this.said(this.book.creates, "503 `unavailable`")
@@ -96,6 +98,7 @@ async def test_the_connection_is_cut(new_daemon: NewDaemon, nats_server: NatsSer
         with this.fault():
             await proxy.cut()
             await asyncio.sleep(lasting(5, 120))
+            await this.until_said(this.book.readyz, "503")
             await proxy.mend()
         await require_whole(this, nats_server)
         assert this.said(this.book.readyz, "503")
@@ -110,6 +113,7 @@ async def test_the_connection_swallows_everything(
         with this.fault():
             proxy.swallow()
             await asyncio.sleep(lasting(9, 120))
+            await this.until_said(this.book.readyz, "503")
             await proxy.drop()
             await proxy.mend()
         await require_whole(this, nats_server)
@@ -123,6 +127,7 @@ async def test_the_connection_is_slow(new_daemon: NewDaemon, nats_server: NatsSe
         with this.fault():
             proxy.delay(0.1)
             await asyncio.sleep(lasting(4, 20))
+            await this.until_said(this.book.creates, "201")
             proxy.delay(0)
         await require_whole(this, nats_server)
         assert this.said(this.book.creates, "201")

@@ -42,6 +42,7 @@ async def test_the_embedded_server_is_paused(new_daemon: NewDaemon) -> None:
             os.kill(server, signal.SIGSTOP)
             try:
                 await asyncio.sleep(lasting(10, 30))
+                await this.until_said(this.book.readyz, "503")
             finally:
                 os.kill(server, signal.SIGCONT)
         await this.whole()
@@ -109,6 +110,7 @@ async def test_the_embedded_server_has_no_room_left(new_daemon: NewDaemon, tmp_p
                 async with filled(small):
                     await this.until_felt()
                     await asyncio.sleep(lasting(3, 20))
+                    await this.until_said(this.book.readyz, "503")
             await this.whole()
             await this.reconcile()
             await this.nothing_lost(trail=False)

@@ -106,21 +106,32 @@ def revoked_keys(daemon: Daemon) -> set[str]:
     return found
 
 
+async def cut(new_daemon: NewDaemon, tmp_path: Path) -> tuple[Daemon, list[Member], int]:
+    """A daemon that was killed while it revoked, who it had onboarded, and how many it had revoked when last seen.
+
+    A machine that is busy may look only when all is done: then once more, with another.
+    """
+    for _ in range(3):
+        daemon = await new_daemon(JETWAY_NATS__CREDENTIALS="required")
+        members = await onboard(daemon)
+        assert all(member.answer["nats"]["authentication"] == "jwt" for member in members)
+        assert await members[-1].is_let_in(daemon, tmp_path)
+        package = (await asyncio.to_thread(daemon.service, "poller", "p"))["package_id"]
+        call = asyncio.create_task(
+            asyncio.to_thread(daemon.call, "POST", f"{PACKAGES}/{package}/revoke", {"reason": "stolen"})
+        )
+        seen = await asyncio.to_thread(kill_in_the_midst, daemon)
+        (outcome,) = await asyncio.gather(call, return_exceptions=True)
+        if seen < SERVICES and isinstance(outcome, OSError):
+            return daemon, members, seen
+    raise AssertionError(f"all were revoked each time before the daemon was killed, lastly: {outcome}")
+
+
 @pytest.mark.slow
 async def test_a_cascade_that_was_cut_is_finished(
     new_daemon: NewDaemon, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    daemon = await new_daemon(JETWAY_NATS__CREDENTIALS="required")
-    members = await onboard(daemon)
-    assert all(member.answer["nats"]["authentication"] == "jwt" for member in members)
-    assert await members[-1].is_let_in(daemon, tmp_path)
-    package = (await asyncio.to_thread(daemon.service, "poller", "p"))["package_id"]
-    call = asyncio.create_task(
-        asyncio.to_thread(daemon.call, "POST", f"{PACKAGES}/{package}/revoke", {"reason": "stolen"})
-    )
-    seen = await asyncio.to_thread(kill_in_the_midst, daemon)
-    with pytest.raises(OSError):
-        await call
+    daemon, members, seen = await cut(new_daemon, tmp_path)
     assert SERVICES // 10 <= seen < SERVICES
 
     begun = time.monotonic()

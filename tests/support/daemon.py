@@ -30,9 +30,11 @@ from nats.aio.client import Client
 
 T = TypeVar("T")
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 STOP_SECONDS = 10.0
-"""How long a daemon may take to stop, under load as well."""
+"""How long a daemon may take to stop, under load as well: what the test of that asks of it."""
+END_SECONDS = 60.0
+"""How long the other tests wait for its end, on whatever machine."""
 COMMAND_SECONDS = 120.0
 PACKAGES = "/api/admin/edge-packages"
 SERVICES = "/api/admin/services"
@@ -42,7 +44,7 @@ running: list[Daemon] = []
 """Daemons that a test has not ended yet: their logs go with the report of a failure."""
 
 
-def eventually(check: Callable[[], T], seconds: float = 20.0) -> T:
+def eventually(check: Callable[[], T], seconds: float = 30.0) -> T:
     """The result of `check` once it holds, that is, once it raises no AssertionError."""
     deadline = time.monotonic() + seconds
     while True:
@@ -160,7 +162,7 @@ class Daemon:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
 
-    def wait(self, seconds: float = STOP_SECONDS) -> int:
+    def wait(self, seconds: float = END_SECONDS) -> int:
         """Its exit code, which must come in time."""
         assert self.process is not None
         code = self.process.wait(seconds)
@@ -285,6 +287,21 @@ class Daemon:
         assert answer.status == 201, answer.body
         return answer.json
 
+    def require_written(self, created: Any) -> None:
+        """Document and row of what was created: they stand if the answer says so, else they do a little later.
+
+        An answer waits two seconds for them. A busy machine may take longer; then it says that they are queued.
+        """
+        said, service = created["projection"], created["service"]
+        assert set(said.values()) <= {"written", "queued"}, said
+        if said["row"] == "queued":
+            table, own = f"{service['service_type']}s", f"{service['service_type']}_id"
+            query = f"SELECT revision FROM {table} WHERE {own} = '{service['service_id']}'"
+            eventually(lambda: _require(bool(self.rows(query)), "there is no row"), 60)
+        if said["document"] == "queued":
+            lag = "jetway_projection_lag_records"
+            eventually(lambda: _require(not self.metric(lag, projection="documents"), "documents wait"), 60)
+
     def redeem(self, token: str, *, accept: str = "application/json", **fields: Any) -> Answer:
         """Redeem as an installer, without an API token."""
         return self.call("POST", REDEEM, {"token": token, **fields}, token="", headers={"Accept": accept})
@@ -335,6 +352,10 @@ class Daemon:
         done = self.command(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+
+def _require(holds: bool, why: str) -> None:
+    assert holds, why
 
 
 def nats_key() -> str:

@@ -48,7 +48,7 @@ _SAME_IN_PACKAGES = (
 )
 
 
-async def eventually_async(check: Callable[[], Awaitable[T]], seconds: float = 20.0) -> T:
+async def eventually_async(check: Callable[[], Awaitable[T]], seconds: float = 30.0) -> T:
     """The result of `check` once it raises no AssertionError."""
     deadline = time.monotonic() + seconds
     while True:
@@ -74,7 +74,7 @@ async def messages(client: Client, stream: str, subject: str) -> list[Any]:
     found: list[Any] = []
     try:
         while not found or found[-1].metadata.sequence.stream != last:
-            found.append(await subscription.next_msg(timeout=10))
+            found.append(await subscription.next_msg(timeout=30))
     except NatsTimeoutError as error:
         raise AssertionError(f"{stream} did not deliver what it holds") from error
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +23,7 @@ WHOLE_SECONDS = 90.0
 """A generous bound for a shared machine, not an aim: the document has what was seen."""
 INTERVAL_SECONDS = 2
 """The steady services' interval: late after 4 s, offline after 6 s without a heartbeat."""
+LATE_SECONDS = 2 * INTERVAL_SECONDS
 BEAT_SECONDS = 0.25
 _CREATORS = 2
 _PAUSE_SECONDS = 0.15
@@ -51,6 +53,8 @@ class Book:
     healthz: list[Said] = field(default_factory=list)
     judged: list[Said] = field(default_factory=list)
     """Each time a steady service was called anything but online."""
+    held_up: list[Said] = field(default_factory=list)
+    """When and for how long the machine kept the sender of heartbeats from its work: what is over a tenth."""
     rss_kb: int = 0
     beats: int = 0
 
@@ -76,7 +80,7 @@ class Load:
     async def start(self) -> None:
         await self._begin_steady()
         work = [self._create_forever() for _ in range(_CREATORS)]
-        work += [self._beat_forever(), self._ask_forever(), self._weigh_forever()]
+        work += [self._beat_apart(), self._ask_forever(), self._weigh_forever()]
         self._tasks = [asyncio.create_task(each) for each in work]
 
     async def stop(self) -> None:
@@ -142,6 +146,31 @@ class Load:
             if status == wanted:
                 return answer
             await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _beat_apart(self) -> None:
+        """Beat in a thread of its own: whatever keeps this one busy delays no heartbeat."""
+        ended = threading.Event()
+        beating = asyncio.create_task(asyncio.to_thread(asyncio.run, self._beat_until(ended)))
+        try:
+            await asyncio.shield(beating)
+        finally:
+            ended.set()
+            while not beating.done():
+                with contextlib.suppress(asyncio.CancelledError):  # asked again: it is under way
+                    await asyncio.wait({beating}, timeout=0.1)
+
+    async def _beat_until(self, ended: threading.Event) -> None:
+        beating = asyncio.create_task(self._beat_forever())
+        while not ended.is_set() and not beating.done():
+            began = time.monotonic()
+            await asyncio.sleep(0.05)
+            if (late := time.monotonic() - began - 0.05) > 0.1:
+                self.book.held_up.append(Said(began, late, "held up"))
+        while not beating.done():
+            beating.cancel()  # again where it got lost, as above
+            await asyncio.wait({beating}, timeout=1)
+        if not beating.cancelled():
+            beating.result()
 
     async def _beat_forever(self) -> None:
         """Edge hosts beat on, and connect again by themselves."""

@@ -79,7 +79,7 @@ class EdgeHost:
             assert process.poll() is None, self.log.read_text()[-3000:]
         finally:
             process.terminate()
-            process.wait(30)
+            process.wait(60)
 
     def said(self, action: str) -> list[dict[str, Any]]:
         """What its log has of that action."""
