@@ -104,10 +104,11 @@ async def test_an_open_gateway_gives_credentials_once_it_asks_for_them(
         daemon.settings["JETWAY_NATS__LISTEN"] = daemon.nats_url.removeprefix("nats://")
         daemon.settings["JETWAY_NATS__CREDENTIALS"] = "required"
         daemon.start()
-        await asyncio.to_thread(eventually, lambda: require(host.creds.exists()), 60)
+        # It tries ever more seldom, up to once a minute, and the restart may have taken a while.
+        await asyncio.to_thread(eventually, lambda: require(host.creds.exists()), 240)
         restarted = datetime.now(UTC).isoformat()
         await asyncio.to_thread(
-            eventually, lambda: require(daemon.service("poller", "site-a")["last_seen"] > restarted), 60
+            eventually, lambda: require(daemon.service("poller", "site-a")["last_seen"] > restarted), 120
         )
 
 
