@@ -9,7 +9,8 @@ every how many seconds each beats, JETWAY_TEST_LIVENESS_PAUSE for how many secon
 
 Heartbeats come from a process that writes down when each service really beat, so a heartbeat that it sent late is
 not held against the gateway, and is counted. How late a machine makes a process that does next to nothing is
-measured there too, and added to the second that finding out may take.
+measured there too, and added to the second that finding out may take; so is how long it let the daemon wait for a
+processor, which says nothing of what the daemon does while it has one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import os
 import signal
 import socket
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -85,36 +87,46 @@ class Watched:
         self._fleet = fleet
         self._listener = listener
         self._pulse = 0.0
+        self._waited = 0.0
         self._reported = 0
         self._gaps_known = 0
         self.listens_since = 0.0
         """From when on the gateway counts silence: after a restart everybody has one whole window."""
 
     async def feel_the_pulse(self) -> None:
-        """Note how late this process comes to run, for ever: so late it may hear of a verdict."""
+        """Note how late this process comes to run, for ever: so late it may hear of a verdict.
+
+        And the longest that the daemon waited for a processor within two seconds.
+        """
+        lately: deque[tuple[float, float]] = deque()
         while True:
             began = time.monotonic()
             await asyncio.sleep(0.05)
-            self._pulse = max(self._pulse, time.monotonic() - began - 0.05)
+            now = time.monotonic()
+            self._pulse = max(self._pulse, now - began - 0.05)
+            lately.append((now, waited_for_a_processor(self.daemon)))
+            while now - lately[0][0] > 2:
+                lately.popleft()
+            self._waited = max(self._waited, lately[-1][1] - lately[0][1])
 
     async def stop_some(self, count: int, what: str) -> None:
         """Stop so many at random moments; each of them and nobody else is found, and in time."""
         self._gaps_known = len(self._gaps())
         self._fleet.book.take_lateness()
-        self._pulse = 0.0
+        self._pulse = self._waited = 0.0
         await self._fleet.stop_some(count, seconds=INTERVAL / 3)
         await until(self.daemon, offline=self._fleet.stopped, late=0)
-        behind = await eventually_async(lambda: self._all_found(count), FOUND_WITHIN + 10)
-        excuse = self._fleet.book.take_lateness() + self._pulse
+        behind = await eventually_async(lambda: self._all_found(count), FOUND_WITHIN + 60)
+        excuse = self._fleet.book.take_lateness() + self._pulse + self._waited
         self.require_no_false_verdict()
         p50, p99 = behind[count // 2], behind[int(count * 0.99)]
-        assert len(self._gaps()) <= self._gaps_known + 1, "it could not hear more than once"
         print(
             f"\n{what}: {count:,} of {SIZE:,} found offline {p50:.2f} s (p50), {p99:.2f} s (p99), "
             f"{behind[-1]:.2f} s (most) after {OFFLINE:g} s of silence; the machine was {excuse:.2f} s late, "
             f"gaps in the hearing meanwhile: {len(self._gaps()) - self._gaps_known}"
         )
         assert p99 <= FOUND_WITHIN + excuse
+        assert len(self._gaps()) <= self._gaps_known + 1 + int(excuse), "time and again it could not hear"
 
     async def _all_found(self, count: int) -> list[float]:
         """How late each of so many was found, once all were heard of: the counts are there a little before."""
@@ -205,6 +217,15 @@ def used(daemon: Daemon) -> tuple[float, float]:
     fields = (folder / "stat").read_text().rpartition(")")[2].split()
     peak = next(line for line in (folder / "status").read_text().splitlines() if line.startswith("VmHWM"))
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"), int(peak.split()[1]) / 1024
+
+
+def waited_for_a_processor(daemon: Daemon) -> float:
+    """For how many seconds the machine has let the daemon's event loop wait so far; Linux alone tells."""
+    assert daemon.process is not None
+    try:
+        return int(Path(f"/proc/{daemon.process.pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
 
 
 def report(daemon: Daemon, before: float, began: float) -> None:
