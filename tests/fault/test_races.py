@@ -71,8 +71,13 @@ def checker() -> ServiceKey:
     return ServiceKey(ServiceType.CHECKER, f"c-{next(_numbers)}")
 
 
-async def rounds(play: Callable[[random.Random], Awaitable[str]], *expected: str) -> None:
-    """Play it many times. In a thousand rounds each of the `expected` outcomes comes, else it was no race."""
+async def rounds(
+    play: Callable[[random.Random], Awaitable[str]], *expected: str, often: bool = False
+) -> None:
+    """Play it many times. Each of the `expected` outcomes comes, else it was no race.
+
+    In a thousand rounds, that is: some come once in a hundred. In a hundred, where all of them come `often`.
+    """
     chance = random.Random(7)
     left = iter(range(ROUNDS))
     seen: Counter[str] = Counter()
@@ -86,7 +91,8 @@ async def rounds(play: Callable[[random.Random], Awaitable[str]], *expected: str
             group.create_task(one_after_the_other())
     print(f"{sum(seen.values())} rounds:", dict(seen.most_common()))
     missing = [name for name in expected if not any(name in outcome for outcome in seen)]
-    assert not missing or ROUNDS < 1000, f"never seen: {missing} in {dict(seen)}"
+    enough = 100 if often else 1000
+    assert enough > ROUNDS or not missing, f"never seen: {missing} in {dict(seen)}"
 
 
 async def together(chance: random.Random, *calls: Awaitable[Any]) -> list[Any]:
@@ -321,7 +327,7 @@ async def test_a_token_redeemed_while_its_service_is_reissued(stacks: Stacks) ->
         assert code(await reissuing.redeem(reissued.token)) == "done"
         return code(redeemed)
 
-    await rounds(play, "done", "superseded")
+    await rounds(play, "done", "superseded", often=True)
 
 
 def require_at_most_one_live_package(record: ServiceRecord) -> None:
@@ -359,7 +365,7 @@ async def test_a_package_revoked_while_its_service_is_reissued(stacks: Stacks) -
                 raise AssertionError(unexpected)
         return str(outcome)
 
-    await rounds(play, "('done', 'done')", "superseded")
+    await rounds(play, "('done', 'done')", "superseded", often=True)
 
 
 async def test_two_reissues_and_a_redemption_at_once(stacks: Stacks) -> None:
@@ -389,7 +395,7 @@ async def test_two_reissues_and_a_redemption_at_once(stacks: Stacks) -> None:
         assert [code(each) for each in outcomes] == ["superseded", "done"]
         return code(redeemed)
 
-    await rounds(play, "done", "superseded")
+    await rounds(play, "done", "superseded", often=True)
 
 
 async def test_a_service_deleted_while_it_is_created_anew(stacks: Stacks) -> None:
@@ -440,7 +446,7 @@ async def test_an_id_created_on_both_at_once(stacks: Stacks) -> None:
         assert record == winner.record
         return "first" if winner is outcomes[0] else "second"
 
-    await rounds(play, "first", "second")
+    await rounds(play, "first", "second", often=True)
 
 
 async def test_one_idempotency_key_used_on_both_at_once(stacks: Stacks) -> None:
