@@ -5,7 +5,7 @@ One idea: every change of a service is one compare-and-swap on one key; everythi
 The rooms, and what each may touch (imports go one way, a linter holds them):
 
     core/       decides. Values in, values out; no clock, no randomness, no I/O
-    ports.py    what the house needs from outside, as Protocols
+    ports/      what the house needs from outside, as Protocols
     services/   one verb a file: issue, redeem, observe, administer, project, ... over the ports
     adapters/   one technology each (NATS, SQLite, keys, systemd); obeys, decides nothing
     entry/      doors: HTTP, heartbeats, the table of jobs. Parse, call one service, render

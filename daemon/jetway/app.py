@@ -74,7 +74,8 @@ from jetway.services.keeping import PresenceKeeper
 from jetway.services.redeem import EdgeSettings
 from jetway.services.templates import shipped_templates
 from jetway.services.watch import RECALLED, RECENT_CHANGES
-from jetway.settings import Settings, split_address
+from jetway.setting_types import split_address
+from jetway.settings import Settings
 from jetway.tasks import EternalTasks, Releases
 
 log = structlog.get_logger()

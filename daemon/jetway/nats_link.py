@@ -27,7 +27,8 @@ from jetway.adapters.nats.server import EmbeddedServer, ServerTls
 from jetway.adapters.statedir import StateDir
 from jetway.core.errors import PortError, StartupError
 from jetway.ports import Clock, NatsAccount, NatsAuthority, ServedCertificate, ServerCertificate
-from jetway.settings import Settings, split_address
+from jetway.setting_types import split_address
+from jetway.settings import Settings
 from jetway.tasks import Releases
 
 _CERTIFICATE_FILE = "server.pem"

@@ -7,11 +7,9 @@ the platform's user state folder. Secrets are `SecretStr`: they do not show in `
 from __future__ import annotations
 
 import os
-import re
 import sys
 import tomllib
 from datetime import timedelta
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -22,7 +20,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     SecretStr,
     ValidationError,
     model_validator,
@@ -32,123 +29,20 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from jetway.core.alerts import AlertKind
 from jetway.core.errors import StartupError
 from jetway.core.ids import ServiceId
-from jetway.database_url import is_proton, parse_proton_url
-
-_DURATION = re.compile(r"^(\d+(?:\.\d+)?)(ms|s|m|h|d)$")
-_LONGEST = timedelta(days=36_500)
-_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def parse_duration(value: object) -> object:
-    """`30s`, `24h`, `90d`, `250ms` as a timedelta; anything else is left for pydantic to judge."""
-    if isinstance(value, str):
-        match = _DURATION.match(value.strip())
-        if match is None:
-            raise ValueError("a duration is a number and a unit: ms, s, m, h or d, for example 30s")
-        seconds = float(match[1]) * _UNITS[match[2]]
-        if seconds > _LONGEST.total_seconds():
-            raise ValueError(f"a duration is at most {_LONGEST.days}d")
-        return timedelta(seconds=seconds)
-    return value
-
-
-def format_duration(value: timedelta) -> str:
-    """The inverse of parse_duration, in the largest unit that is exact."""
-    milliseconds = round(value.total_seconds() * 1000)
-    for unit, factor in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
-        if milliseconds and milliseconds % factor == 0:
-            return f"{milliseconds // factor}{unit}"
-    return f"{milliseconds}ms"
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(parse_duration),
-    PlainSerializer(format_duration),
-    Field(gt=timedelta(0), le=_LONGEST),
-]
-
-
-def _parse_address(value: object) -> str:
-    if isinstance(value, str):
-        host, _, port = value.rpartition(":")
-        if host and port.isdecimal() and int(port) <= 65535:
-            return value
-    raise ValueError("an address is host:port, for example 127.0.0.1:8080")
-
-
-Address = Annotated[str, BeforeValidator(_parse_address)]
-
-
-def _require_host_and_port(url: str) -> str:
-    """A URL goes to edge hosts as it stands: one that nobody can take apart is found here, not there."""
-    if not _VISIBLE.match(url):
-        raise ValueError("must be visible ASCII characters (a host's name as xn--...), at most 512")
-    try:
-        parts = urlsplit(url)
-        usable = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if url and not usable:
-        raise ValueError("must hold a host, and a port from 1 to 65535 if any")
-    if url and not _is_host(parts.hostname or ""):
-        raise ValueError(
-            "its host is no name: parts of 1 to 63 characters, 253 in all, with dots between them"
-        )
-    return url
-
-
-def _is_host(host: str) -> bool:
-    """Whether a resolver would take it at all."""
-    name = host.removesuffix(".")
-    return ":" in name or (len(name) <= 253 and all(1 <= len(part) <= 63 for part in name.split(".")))
-
-
-def _require_nats_url(url: str) -> str:
-    if not _NATS_URL.match(url):
-        raise ValueError("must be the address of a NATS server, for example nats://nats.example:4222")
-    return _require_host_and_port(url)
-
-
-_VISIBLE = re.compile(r"[\x21-\x7E]{0,512}\Z")
-"""Whatever a URL holds goes into tokens, which have a length, and into shell scripts, which end at a NUL."""
-_NATS_URL = re.compile(r"^(nats|tls|wss?)://[^\s/?#]+/?\Z")
-NatsUrl = Annotated[str, AfterValidator(_require_nats_url)]
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """(host, port) of an `Address`; brackets of an IPv6 host are dropped."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach `host`."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-OptionalFile = Annotated[Path | None, BeforeValidator(lambda value: None if value == "" else value)]
-"""A file's path; the empty string is none."""
-
-
-_LONGEST_LIFETIME = timedelta(days=366)
-"""Of what a service holds: what lasts longer is never renewed, so nobody knows whether renewal works."""
-
-
-def _require_network(text: str) -> str:
-    try:
-        ip_network(text)
-    except ValueError:
-        raise ValueError("an address or a network, for example 10.0.0.7 or 10.0.0.0/24") from None
-    return text
-
-
-Network = Annotated[str, AfterValidator(_require_network)]
+from jetway.setting_checks import check_together
+from jetway.setting_types import (
+    LONGEST_LIFETIME,
+    Address,
+    Duration,
+    NatsUrl,
+    Network,
+    OptionalFile,
+    is_loopback,
+    require_bool_or_networks,
+    require_host_and_port,
+    require_webhook_url,
+    split_address,
+)
 
 
 class _Section(BaseModel):
@@ -160,7 +54,7 @@ class HttpSettings(_Section):
 
     listen: Address = "127.0.0.1:8080"
     """host:port. Anything but loopback needs `tls`, or `allow_plain` behind a proxy that speaks TLS."""
-    public_url: Annotated[str, AfterValidator(_require_host_and_port)] = Field(
+    public_url: Annotated[str, AfterValidator(require_host_and_port)] = Field(
         default="", pattern=r"^(https?://[^\s/?#]+(/[^\s?#]*)?)?$"
     )
     """What goes into tokens and install commands; empty: http:// or https:// and `listen`."""
@@ -222,9 +116,9 @@ class IdentitySettings(_Section):
 
     trust_domain: Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,255}$")] = "jetway"
     """What stands in every certificate's name, spiffe://<trust domain>/. Those out keep theirs."""
-    certificate_lifetime: Annotated[Duration, Field(le=_LONGEST_LIFETIME)] = timedelta(days=30)
+    certificate_lifetime: Annotated[Duration, Field(le=LONGEST_LIFETIME)] = timedelta(days=30)
     """Of a service's certificate, until it is renewed."""
-    credentials_lifetime: Annotated[Duration, Field(le=_LONGEST_LIFETIME)] = timedelta(days=30)
+    credentials_lifetime: Annotated[Duration, Field(le=LONGEST_LIFETIME)] = timedelta(days=30)
     """Of a service's NATS credentials, until they are renewed."""
     ca_cert: OptionalFile = None
     """The operator's authority instead of the gateway's own: the certificate that signs, then up to the root."""
@@ -313,32 +207,16 @@ class MetricsSettings(_Section):
     """Further services are left out, and counted."""
 
 
-def _require_webhook_url(url: SecretStr) -> SecretStr:
-    text = url.get_secret_value()
-    if not text.startswith(("https://", "http://")):
-        raise ValueError("must begin with https:// (or http://, with allow_private)")
-    _require_host_and_port(text)
-    return url
-
-
-def _require_bool_or_networks(value: object) -> object:
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, list | tuple):
-        raise ValueError("true, false, or a list of the networks where it may be")
-    return tuple(_require_network(str(each)) for each in value)
-
-
 class WebhookSettings(_Section):
     """Where alerts go."""
 
-    url: Annotated[SecretStr, AfterValidator(_require_webhook_url)]
+    url: Annotated[SecretStr, AfterValidator(require_webhook_url)]
     """https://, or http:// with `allow_private`. Hidden everywhere: what follows the host may be a secret."""
     secret_file: Path
     """The secret that signs, at least 16 characters."""
     events: tuple[AlertKind, ...] = tuple(AlertKind)
     """Which kinds; all, where it is left out."""
-    allow_private: Annotated[bool | tuple[str, ...], BeforeValidator(_require_bool_or_networks)] = False
+    allow_private: Annotated[bool | tuple[str, ...], BeforeValidator(require_bool_or_networks)] = False
     """Whether it may be on a private network, or on this machine; or the only networks where it may."""
     tls_ca: OptionalFile = None
     """The authority of its certificate, where the system does not know it."""
@@ -500,7 +378,7 @@ def load_settings(file: Path | None = None, *, overrides: dict[str, Any] | None 
         raise StartupError(_explain(error, file)) from None
     except SettingsError as error:
         raise StartupError(f"the environment: {error}; lists and tables are given as JSON") from None
-    _check_together(settings)
+    check_together(settings)
     return settings
 
 
@@ -536,81 +414,3 @@ def _explain(error: ValidationError, file: Path | None) -> str:
         message = "there is no such setting" if item["type"] == "extra_forbidden" else item["msg"]
         lines.append(f"{where}{key}: {message}")
     return "\n".join(lines)
-
-
-def _check_together(settings: Settings) -> None:
-    """What no single field can tell."""
-    if settings.heartbeat.offline_after < settings.heartbeat.late_after:
-        raise StartupError("heartbeat.offline_after: must not be smaller than heartbeat.late_after")
-    _check_nats(settings)
-    _check_http(settings.http)
-    if (settings.identity.ca_cert is None) != (settings.identity.ca_key is None):
-        raise StartupError("identity.ca_cert, ca_key: give both or none")
-    _check_database(settings)
-
-
-def _check_nats(settings: Settings) -> None:
-    nats = settings.nats
-    if (nats.tls_cert is None) != (nats.tls_key is None):
-        raise StartupError("nats.tls_cert, tls_key: give both or none")
-    if nats.mode == "external":
-        if not nats.urls:
-            raise StartupError("nats.urls: needed with nats.mode = external")
-        if bool(nats.account) != bool(nats.account_signing_key_file):
-            raise StartupError("nats.account, account_signing_key_file: give both or none")
-        return
-    given = (nats.creds_file, nats.edge_creds_file, nats.account, nats.account_signing_key_file)
-    if nats.urls or any(given):
-        raise StartupError(
-            "nats.urls, creds_file, edge_creds_file, account and account_signing_key_file: only with"
-            " nats.mode = external"
-        )
-    if nats.tls_ca and not nats.tls_cert:
-        raise StartupError("nats.tls_ca: only together with nats.tls_cert, or with nats.mode = external")
-    _check_nats_listen(settings)
-
-
-def _check_nats_listen(settings: Settings) -> None:
-    nats, host = settings.nats, split_address(settings.nats.listen)[0]
-    if settings.nats_is_public and nats.credentials == "none":
-        raise StartupError(f"nats.credentials: none is for loopback; nats.listen {nats.listen} is not")
-    if host in ("0.0.0.0", "::") and not nats.public_urls:  # noqa: S104 - compared with
-        raise StartupError(f"nats.public_urls: needed where nats.listen is {nats.listen}: it names no host")
-    if settings.nats_tls and any(url.startswith(("nats://", "ws://")) for url in nats.public_urls):
-        raise StartupError("nats.public_urls: must begin with tls:// (or wss://) where the server speaks TLS")
-
-
-def _check_http(http: HttpSettings) -> None:
-    given = [file for file in (http.tls_cert, http.tls_key) if file]
-    if http.tls == "files" and len(given) < 2:
-        raise StartupError("http.tls_cert, tls_key: both are needed with http.tls = files")
-    if http.tls != "files" and given:
-        raise StartupError("http.tls_cert, tls_key: only with http.tls = files")
-    if http.tls != "off" and http.public_url.startswith("http://"):
-        raise StartupError(f"http.public_url: must begin with https:// where http.tls is {http.tls}")
-    host, _ = split_address(http.listen)
-    if http.tls == "off" and not is_loopback(host) and not http.allow_plain:
-        raise StartupError(
-            f"http.listen: {http.listen} is reached from elsewhere, and whoever reads plain HTTP on its way has"
-            " every token: set http.tls, or http.allow_plain where only a proxy that speaks TLS gets there"
-        )
-
-
-def _check_database(settings: Settings) -> None:
-    database, text = settings.database, settings.database_url
-    if not is_proton(text):
-        if not text.startswith("sqlite:///"):
-            raise StartupError(
-                "database.url: must be sqlite:///path or proton://user:password@host:8463/default"
-            )
-        if database.password_file or database.tls_ca:
-            raise StartupError("database.password_file and tls_ca: only with proton:// in database.url")
-        return
-    try:
-        url = parse_proton_url(text)
-    except ValueError as error:
-        raise StartupError(f"database.url: {error}") from None
-    if url.password and database.password_file:
-        raise StartupError("database.password_file: database.url holds a password already")
-    if database.tls_ca and not url.tls:
-        raise StartupError("database.tls_ca: only with protons://, which is proton:// over TLS")

@@ -10,7 +10,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from jetway.core.errors import StartupError
-from jetway.settings import Duration, Settings, format_duration, load_settings, parse_duration
+from jetway.setting_types import Duration, format_duration, parse_duration
+from jetway.settings import Settings, load_settings
 
 _DURATION = TypeAdapter(Duration)
 

@@ -26,7 +26,8 @@ from jetway.adapters.authority.chain import (
 from jetway.adapters.statedir import atomic_write
 from jetway.core.errors import PortError
 from jetway.ports import Clock, ServedCertificate
-from jetway.settings import Settings, split_address
+from jetway.setting_types import split_address
+from jetway.settings import Settings
 
 HTTPS_FILE = "https.pem"
 LIFETIME = timedelta(days=90)

@@ -26,7 +26,7 @@ from jetway.adapters.nats.serverlog import ServerLog
 from jetway.adapters.nats.storedir import OPEN_ACCOUNT, move_to_account
 from jetway.core.errors import StartupError
 from jetway.ports import Clock
-from jetway.settings import split_address
+from jetway.setting_types import split_address
 
 log = structlog.get_logger()
 

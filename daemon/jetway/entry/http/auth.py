@@ -16,7 +16,7 @@ from jetway.ports import ApiToken
 from jetway.services.api_tokens import ApiTokens, allows
 from jetway.services.caller import Caller
 from jetway.services.refusals import STRANGER, Reason, Refusal, Refusals
-from jetway.settings import is_loopback
+from jetway.setting_types import is_loopback
 
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)
 ACTOR: web.RequestKey[str] = web.RequestKey("actor", str)

@@ -21,7 +21,8 @@ from jetway.entry.http.doors import Doors
 from jetway.entry.http.fields import IdempotencyKey, PackageId
 from jetway.services.catalogue import EventFilter, PackageFilter, PackageView
 from jetway.services.issue import Issued, NewPackageRequest, NewService
-from jetway.settings import Settings, is_loopback
+from jetway.setting_types import is_loopback
+from jetway.settings import Settings
 
 TAG = "packages"
 _ALL = "/api/admin/edge-packages"

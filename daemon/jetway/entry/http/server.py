@@ -44,7 +44,8 @@ from jetway.entry.http.tls import Tls
 from jetway.entry.http.watch import WatchRoutes
 from jetway.entry.web.site import Site
 from jetway.ports import Clock
-from jetway.settings import Settings, split_address
+from jetway.setting_types import split_address
+from jetway.settings import Settings
 
 __all__ = ["Doors", "HttpServer"]
 

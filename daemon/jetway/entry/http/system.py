@@ -15,7 +15,8 @@ from jetway.entry.http import answers as a
 from jetway.entry.http.api import Call, route
 from jetway.entry.http.auth import Gate, Role
 from jetway.entry.http.doors import Doors
-from jetway.settings import Settings, is_loopback, split_address
+from jetway.setting_types import is_loopback, split_address
+from jetway.settings import Settings
 
 TAG = "system"
 _INSTALLER = Path(__file__).resolve().parent / "static" / "install.sh"

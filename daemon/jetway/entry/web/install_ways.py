@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from jetway.entry.http.packages import install_commands
-from jetway.settings import is_loopback
+from jetway.setting_types import is_loopback
 
 DOCKERFILE = """\
 FROM python:3.12-slim
