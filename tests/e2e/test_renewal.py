@@ -76,6 +76,7 @@ def jwt_of(creds: str) -> dict[str, Any]:
 
 
 async def test_a_host_renews_over_nats_and_the_new_credentials_work(daemon: Daemon, host: Host) -> None:
+    await asyncio.sleep(1.1)  # JWTs count in seconds
     async with host.connected() as client:
         reply = await client.request(renewal_subject(SITE), host.request(), timeout=30)
         answer = parse_answer(reply.data)

@@ -92,9 +92,10 @@ async def history(client: Client, prefix: str = "") -> list[dict[str, Any]]:
 async def documents(client: Client, prefix: str = "") -> dict[str, Any]:
     """The config documents that stand there, by key."""
     start = f"$KV.{prefix}config."
+    newest_of = {m.subject: m for m in await messages(client, f"KV_{prefix}config", f"{start}>")}
     found = {
-        m.subject.removeprefix(start): json.loads(m.data)
-        for m in await messages(client, f"KV_{prefix}config", f"{start}>")
+        subject.removeprefix(start): json.loads(m.data)
+        for subject, m in newest_of.items()
         if "KV-Operation" not in (m.headers or {})
     }
     return {key: document for key, document in found.items() if key.startswith("config/")}
