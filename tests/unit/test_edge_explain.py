@@ -26,4 +26,4 @@ def test_nothing_is_said_twice_and_nothing_is_left_out(
 ) -> None:
     listed = [{"field": field, "message": message} for field, message in errors]
     body = json.dumps({"detail": detail, "errors": listed}).encode()
-    assert explain(Answer(422, body, {})) == said
+    assert explain(Answer(status=422, headers={}, body=body)) == said
