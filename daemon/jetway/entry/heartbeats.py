@@ -30,6 +30,8 @@ _SHARE_BYTES = 5 * 1024 * 1024
 largest size, 16 of the usual batches of 1,000, or 10,000 small messages."""
 _FLOOD_BYTES = 8 * 1024 * 1024
 """Whoever sends so much in five seconds has to be stopped from sending: not to read it is not enough."""
+_OTHERS = ("batch.", "relay")
+"""How addresses begin that are no single service's."""
 _MESSAGE_BYTES = 512
 """What a message costs beside its payload: a daemon on a busy machine takes in 10,000 in a second."""
 _ENTRY_BYTES, _MALFORMED_ENTRY_BYTES = 256, 1024
@@ -53,6 +55,7 @@ class HeartbeatDoor:
         self._clock = clock
         self._prefix = prefix
         self._own = f"{prefix}."
+        self._cut = len(self._own)
         self._batch = f"{prefix}.batch."
         self._relay = f"{prefix}.relay"
         self._on_flood = on_flood
@@ -61,15 +64,18 @@ class HeartbeatDoor:
 
     def take(self, message: HeartbeatMessage) -> None:
         """Take one message in. Never raises for anything that a sender can do."""
-        speaker = self._speaker(message.subject)
-        if speaker and not self._allowance.take(speaker, _size(message)):
+        address = message.subject[self._cut :]
+        # Nearly all heartbeats come single and without headers, so that way is short.
+        speaker = _speaker(address) if address.startswith(_OTHERS) else address
+        size = _size(message) if message.headers else _MESSAGE_BYTES + len(message.data)
+        if speaker and not self._allowance.take(speaker, size):
             self._observer.refuse("too_much")
             return
         if message.headers and made_by_the_server(message.headers):
             self._observer.refuse("server_message")
             return
         try:
-            if not message.reply and self._take_steady(message):
+            if not message.reply and self._take_steady(message, address):
                 return
             if message.subject == self._relay:
                 self._take_many(message, None)
@@ -80,21 +86,15 @@ class HeartbeatDoor:
         except MalformedError:
             self._observer.refuse("malformed")
 
-    def _speaker(self, subject: str) -> str:
-        """Whose share a message uses up: a poller has one, for itself and its batches; a relay is trusted."""
-        if subject.startswith(self._batch):
-            return f"{ServiceType.POLLER}.{subject[len(self._batch) :]}"
-        return "" if subject == self._relay else subject[len(self._own) :]
-
     def _floods(self, speaker: str) -> None:
         with contextlib.suppress(MalformedError):
             self._on_flood(parse_subject(self._own + speaker, self._prefix).key)
 
-    def _take_steady(self, message: HeartbeatMessage) -> bool:
+    def _take_steady(self, message: HeartbeatMessage, address: str) -> bool:
         """The short way, which nearly all heartbeats take: nothing to parse in the subject, nothing to decide."""
         if not message.subject.startswith(self._own):
             return False
-        sender = self._observer.steady(message.subject[len(self._own) :])
+        sender = self._observer.steady(address)
         if sender is None:
             return False
         self._observer.again(sender, parse_payload(message.data), self._clock.now())
@@ -172,14 +172,20 @@ class HeartbeatDoor:
             await asyncio.wait(self._sending, timeout=2)
 
 
+def _speaker(address: str) -> str:
+    """Whose share a message uses up: a poller has one, with its batches; a relay, which is trusted, none."""
+    kind, _, poller_id = address.partition(".")
+    if kind == "batch":
+        return f"{ServiceType.POLLER}.{poller_id}"
+    return "" if address == "relay" else address
+
+
 def _size(message: HeartbeatMessage) -> int:
-    """What it costs to take it in, in bytes."""
-    size = _MESSAGE_BYTES + len(message.data)
-    if message.headers:
-        unread = message.headers.get(HEADERS_NOT_READ, "")
-        is_told = unread.isdecimal() and len(unread) < 10
-        size += int(unread) if is_told else sum(map(len, message.headers.values()))
-    return size
+    """What it costs to take it in, in bytes, with its headers."""
+    unread = message.headers.get(HEADERS_NOT_READ, "")
+    is_told = unread.isdecimal() and len(unread) < 10
+    headers = int(unread) if is_told else sum(map(len, message.headers.values()))
+    return _MESSAGE_BYTES + len(message.data) + headers
 
 
 def made_by_the_server(headers: Mapping[str, str]) -> bool:

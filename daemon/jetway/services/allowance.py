@@ -7,6 +7,8 @@ from collections.abc import Callable
 from jetway.ports import Clock
 
 WINDOW_SECONDS = 5.0
+MOST_NAMES = 500_000
+"""As many are remembered; with more all begin anew."""
 
 
 def _nothing(_name: str) -> None: ...
@@ -15,7 +17,8 @@ def _nothing(_name: str) -> None: ...
 class Allowance:
     """What each name may use up in five seconds. Nobody's use is at the cost of another's.
 
-    It remembers whoever asked within them, and nobody longer.
+    Time is looked at only when somebody has used up a share, for this is asked of every heartbeat. So what is
+    counted may be of longer than five seconds; it is counted anew before anybody is refused for it.
     """
 
     def __init__(
@@ -31,15 +34,21 @@ class Allowance:
 
     def take(self, name: str, amount: int) -> bool:
         """Whether `name` had something left, which is used up then even where `amount` is more than that."""
-        now = self._clock.monotonic()
-        if now - self._since >= WINDOW_SECONDS:
-            self._asked.clear()
-            self._since = now
         before = self._asked.get(name, 0)
+        if before >= self._most or (not before and len(self._asked) >= MOST_NAMES):
+            before = 0 if self._begins_anew() else before
         self._asked[name] = after = before + amount
         if before < self._excess <= after:
             self._on_excess(name)
         return before < self._most
+
+    def _begins_anew(self) -> bool:
+        now = self._clock.monotonic()
+        if now - self._since < WINDOW_SECONDS and len(self._asked) < MOST_NAMES:
+            return False
+        self._asked.clear()
+        self._since = now
+        return True
 
     def charge(self, name: str, amount: int) -> None:
         """What was taken turned out to be more."""

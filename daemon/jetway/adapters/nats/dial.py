@@ -132,7 +132,9 @@ class ToldClient(SecureClient):
         return max((subscription.pending_msgs for subscription in self._subs.values()), default=0)
 
     async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        if headers and len(headers) > _HEADERS_LIMIT:
+        if not headers:
+            return None  # as with nearly all heartbeats: at once
+        if len(headers) > _HEADERS_LIMIT:
             return {HEADERS_NOT_READ: str(len(headers))}
         return await super()._process_headers(headers)
 
