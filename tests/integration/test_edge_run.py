@@ -326,7 +326,7 @@ async def test_a_revoked_service_falls_silent_and_comes_back(
         silent_at = await until_silent(gateway)
         await gateway.put_own(revision=3, status="pending", heartbeat_interval_seconds=1)
         await until(lambda: len(gateway.beats) > silent_at)
-    assert gateway.beats[-1][1]["stopping"]
+    await until(lambda: gateway.beats[-1][1].get("stopping"))
 
 
 async def test_a_deleted_service_falls_silent_without_a_goodbye(gateway: Gateway, folder: Path) -> None:
