@@ -1,8 +1,8 @@
-"""The client of nats-py, held to TLS where TLS is asked for: for the daemon's link and the edge host's."""
+"""The client of nats-py, for the daemon's link and the edge host's: held to TLS, and to what flushing promises."""
 
 from __future__ import annotations
 
-from nats.aio.client import Client
+from nats.aio.client import DEFAULT_FLUSH_TIMEOUT, Client
 from nats.errors import Error
 
 
@@ -14,6 +14,14 @@ class SecureClient(Client):
     """
 
     tls_only = False
+
+    async def flush(self, timeout: int = DEFAULT_FLUSH_TIMEOUT) -> None:
+        """Return once the server has whatever was sent or subscribed to so far; `timeout` is in seconds.
+
+        nats-py writes its ping at once, ahead of what still waits to be written: only a second one is behind it.
+        """
+        for _ in range(2):
+            await super().flush(timeout)
 
     def _connect_command(self) -> bytes:
         """The first thing that is sent: with the JWT, and the server's nonce signed."""

@@ -18,6 +18,7 @@ from jetway.adapters.authority.nkeys import Kind, NatsKey
 from jetway.core.ids import Lineage, ServiceType
 from jetway.core.renewal import RenewalAnswer, RenewalRefusal, make_request, parse_answer, renewal_subject
 from support.daemon import SERVICES, Daemon, eventually, jetway
+from support.nats_server import settled
 
 SITE = Lineage(ServiceType.POLLER, "site-a")
 
@@ -90,7 +91,7 @@ async def test_a_host_renews_over_nats_and_the_new_credentials_work(daemon: Daem
             detail="this is not the key of a service that may renew its credentials",
         )
         await client.publish(renewal_subject(SITE), host.request(), reply="$KV.registry.poller.site-a")
-        await client.flush()
+        await settled(client)
     old = (host.folder / "nats.creds").read_text()
     new = answer.creds + old[old.index("-----BEGIN USER NKEY SEED") :]
     before, after = jwt_of(old), jwt_of(new)

@@ -16,7 +16,7 @@ from jetway.adapters.nats.names import Names
 from jetway.adapters.nats.schema import Schema
 from jetway.core.errors import StartupError
 from jetway.ports import StoredDocument
-from support.nats_server import Gateway, NatsServer, connect_to
+from support.nats_server import Gateway, NatsServer, connect_to, settled
 
 LAYOUT = Layout(Names(), 1, timedelta(days=90))
 SECONDS = 60
@@ -78,7 +78,7 @@ async def test_a_view_that_was_slow_tells_of_a_status_that_a_deletion_followed(
 
     client = await nats.connect(nats_server.url)
     await client.subscribe("edge.config.pollers.p1", cb=hear)
-    await client.flush()
+    await settled(client)
     await Schema(jetstream, LAYOUT).ensure()
     async with asyncio.timeout(SECONDS):
         while b"" not in told:  # noqa: ASYNC110 - there is nothing to wait on

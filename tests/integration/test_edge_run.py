@@ -25,6 +25,7 @@ from jetway.core.ids import Lineage, document_key, watch_key
 from jetway.edge.errors import EdgeError, NotJoinedError
 from jetway.edge.run import RunOptions, run
 from support.fake_gateway import AGENT, PACKAGE, redeem_answer
+from support.nats_server import settled
 
 CHECKER_KEY = "config/agents/core-switch-room/checkers/{}.json"
 CHECKER_COPY = "config.agents.core-switch-room.checkers.{}.json"
@@ -114,7 +115,7 @@ class Gateway:
 
     async def hear(self) -> None:
         await self.nc.subscribe("edge.heartbeat.>", cb=self._on_beat)
-        await self.nc.flush()
+        await settled(self.nc)
 
     async def _on_beat(self, message: Msg) -> None:
         self.beats.append((message.subject, json.loads(message.data)))
@@ -308,7 +309,7 @@ async def test_an_answer_that_another_host_had_sent_here_is_no_change(gateway: G
         for other in ("other", "gone"):
             subject = f"$JS.API.DIRECT.GET.KV_config_watch.$KV.config_watch.config.pollers.{other}"
             await gateway.nc.publish(subject, b"", reply=own_live)
-        await gateway.nc.flush()
+        await settled(gateway.nc)
         await gateway.put(CHECKER_KEY.format("after"), revision=1)
         await until(lambda: CHECKER_COPY.format("after") in copies(folder))
         assert revision(folder) == 1

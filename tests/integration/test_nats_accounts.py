@@ -24,6 +24,7 @@ from jetway.adapters.nats.storedir import OPEN_ACCOUNT
 from jetway.core.creds import creds_text
 from jetway.core.errors import PortError, StartupError
 from jetway.core.ids import Lineage, ServiceType
+from support.nats_server import settled
 from support.secured_nats import CLOCK, Host, SecuredNats, secured_nats
 
 AGENT = Lineage(ServiceType.AGENT, "p1", "a1")
@@ -258,7 +259,7 @@ async def test_the_daemon_among_edge_hosts_hears_them_answers_them_and_no_more(s
     host = await secured.host(AGENT)
     heard = await listener.client.subscribe("edge.heartbeat.>")
     await listener.client.subscribe("jetway.renew.>")
-    await listener.client.flush()
+    await settled(listener.client)
     inbox = "_INBOX_agent_p1_a1.1"
     answers = await host.client.subscribe(inbox)
     await host.publish("edge.heartbeat.agent.p1.a1", inbox)

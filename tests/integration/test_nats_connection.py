@@ -21,7 +21,7 @@ from jetway.core.errors import (
     StartupError,
     UnavailableError,
 )
-from support.nats_server import Gateway, NatsServer, connect_to
+from support.nats_server import Gateway, NatsServer, connect_to, settled
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ async def test_a_slow_handler_costs_messages_and_no_memory(
         client = await nats.connect(nats_server.url)
         for _ in range(20_000):
             await client.publish("flood", b"x" * 200)
-        await client.flush()
+        await settled(client)
         await client.close()
         await eventually(lambda: heard + subscription.dropped == 20_000)
 

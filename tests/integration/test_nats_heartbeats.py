@@ -11,7 +11,7 @@ import pytest
 from jetway.adapters.nats.heartbeats import NatsHeartbeats
 from jetway.core.errors import UnavailableError
 from jetway.ports import HeartbeatMessage
-from support.nats_server import Gateway
+from support.nats_server import Gateway, settled
 
 PREFIX = "edge.heartbeat"
 
@@ -81,7 +81,7 @@ async def test_what_finds_the_queue_full_is_dropped_and_counted(gateway: Gateway
     try:
         for _ in range(5000):
             await client.publish(f"{PREFIX}.poller.p1", b"x" * 100)
-        await client.flush()
+        await settled(client)
         await eventually(lambda: len(heard) + heartbeats.dropped == 5000)
     finally:
         await client.close()

@@ -33,6 +33,7 @@ from jetway.nats_link import (
 )
 from jetway.settings import Settings
 from jetway.tasks import Releases
+from support.nats_server import settled
 from support.secured_nats import CLOCK, SecuredNats, secured_nats
 
 FLOOD = 20_000
@@ -81,7 +82,7 @@ async def test_answers_of_the_ledger_do_not_wait_behind_heartbeats(
     sender = await nats.connect(link.urls[0], user_credentials=str(creds) if creds.exists() else None)
     for _ in range(FLOOD):
         await sender.publish("edge.heartbeat.poller.p1", b"x" * 100)
-    await sender.flush()
+    await settled(sender)
     await link.jetstream.call("INFO")
     assert handled < FLOOD
     await sender.close()

@@ -24,7 +24,7 @@ from jetway.adapters.nats.stores import NatsAuditLog
 from jetway.core.errors import StartupError
 from jetway.core.rows import Event
 from support.builders import NOW, FakeClock, record, uid
-from support.nats_server import Gateway, NatsServer, connect_to, gateway_on
+from support.nats_server import Gateway, NatsServer, connect_to, gateway_on, settled
 
 LAYOUT = Layout(Names(), 1, timedelta(days=90))
 
@@ -199,7 +199,7 @@ async def test_a_watcher_and_a_subscriber_see_their_poller_and_no_other(gateway:
         watcher = await bucket.watch("config.pollers.p.agents.*")
         assert await watcher.updates(timeout=30) is None
         live = await client.subscribe("edge.config.pollers.p.>")
-        await client.flush()
+        await settled(client)
 
         key = "config/pollers/p/agents/a1.json"
         await documents.write("config/pollers/other/agents/a2.json", b"no", 0)

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from nats.aio.client import Client
 
 from jetway.adapters.clock import RandomIdentifiers, SystemClock
 from jetway.adapters.nats.connection import Connection, ConnectionOptions
@@ -151,6 +152,15 @@ async def gateway_on(server: NatsServer, names: Names | None = None) -> AsyncIte
         yield Gateway(server, connection, jetstream, names, meta)
     finally:
         await connection.close()
+
+
+async def settled(client: Client) -> None:
+    """Return once the server has whatever the client sent or subscribed to so far.
+
+    One flush of nats-py is not enough: its ping is written ahead of what still waits to be written.
+    """
+    for _ in range(2):
+        await client.flush(timeout=30)
 
 
 async def connect_to(server: NatsServer) -> Connection:

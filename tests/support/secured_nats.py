@@ -30,6 +30,7 @@ from jetway.adapters.nats.server import EmbeddedServer, ServerTls
 from jetway.core.creds import creds_text
 from jetway.core.grants import GrantNames
 from jetway.core.ids import Lineage
+from support.nats_server import settled
 
 CLOCK = SystemClock()
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
@@ -51,7 +52,7 @@ class Host:
     async def subscribe(self, subject: str) -> None:
         """Try to subscribe there, for a moment."""
         subscription = await self.client.subscribe(subject)
-        await self.client.flush(timeout=30)
+        await settled(self.client)
         with contextlib.suppress(NatsError):
             await subscription.unsubscribe()
 

@@ -1,4 +1,4 @@
-"""Whoever stands between a client and NATS cannot talk it out of TLS: it is told nothing."""
+"""Whoever stands between a client and NATS cannot talk it out of TLS. Flushing waits for what was sent."""
 
 from __future__ import annotations
 
@@ -119,3 +119,24 @@ async def test_where_no_tls_is_asked_for_a_plain_server_is_spoken_to(tmp_path: P
         await link.close()
 
     assert it.heard.startswith(b"CONNECT")
+
+
+async def test_nothing_comes_to_the_server_behind_the_last_ping_of_a_flush(tmp_path: Path) -> None:
+    async def ignore(_message: object) -> None: ...
+
+    async with between() as it:
+        link = Link(
+            parse_answer(json.dumps(redeem_answer(nats_url=f"nats://127.0.0.1:{it.port}")).encode()), tmp_path
+        )
+        await link.open()
+        await link.subscribe("edge.config.pollers.p1", ignore)
+        for _ in range(1000):
+            await link.publish("edge.heartbeat.poller.p1", b"{}")
+        await link.flush()
+
+        heard = it.heard.splitlines()
+        await link.close()
+
+    commands = [line.split()[0] for line in heard if line.startswith((b"SUB", b"PUB", b"PING"))]
+    assert (commands.count(b"SUB"), commands.count(b"PUB")) == (1, 1000)
+    assert commands[-1] == b"PING"
