@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ _START_SECONDS = 45.0
 _ACTIVE_SECONDS = 45.0
 _STOP_SECONDS = 15.0
 _HEARTBEAT_SECONDS = 2
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 _SERVICES: tuple[dict[str, Any], ...] = (
     {"component_type": "poller", "label": "Site A", "site": "A"},
@@ -59,7 +60,8 @@ class Stage:
     def start(self, name: str, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start `jetway ARGUMENTS` in the background, its output in a file of its own."""
         log = self.folder / f"{name}.log"
-        with log.open("wb") as output:
+        # A process that was started and not noted yet would outlive us.
+        with log.open("wb") as output, _held_back():
             process = subprocess.Popen(
                 [sys.executable, "-m", "jetway", *arguments],
                 env={**self.environment, **environment},
@@ -68,11 +70,13 @@ class Stage:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches the demo alone, which then stops them in order
             )
-        self.processes.append((name, process, log))
+            self.processes.append((name, process, log))
         return process
 
     def stop(self) -> None:
-        """Stop everything, the edge before the daemon."""
+        """Stop everything, the edge before the daemon. Whoever presses Ctrl-C again waits all the same."""
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_IGN)
         for _, process, _ in reversed(self.processes):
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -96,7 +100,7 @@ def demo_command(*, once: bool, port: int) -> int:
 
     # Also where a script started us in the background, which ignores Ctrl-C, and when we are told to terminate:
     # otherwise the processes of the demo would outlive it.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _STOPPING:
         signal.signal(number, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="jetway-demo-") as name, ExitStack() as stack:
         stage = Stage(Path(name))
@@ -110,6 +114,22 @@ def demo_command(*, once: bool, port: int) -> int:
             view.say("stopping")
             return 0 if not once else 130
     return 0
+
+
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Whoever wants to stop the demo is heard when the block is done."""
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, _frame: came.append(number)) for number in _STOPPING
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _play(stage: Stage, view: Any, port: int) -> None:
