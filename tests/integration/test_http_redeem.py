@@ -193,6 +193,19 @@ async def test_others_with_the_same_token_cannot_keep_the_answer_from_its_winner
         assert (again.status, again.body) == (200, won.body)
 
 
+async def test_whoever_had_a_package_that_was_revoked_is_refused_no_more_often_than_others(
+    tmp_path: Path,
+) -> None:
+    """Each refusal of a genuine token is an audit entry of its own."""
+    async with http_world(tmp_path, failures_per_minute=30) as world:
+        made = await world.create("poller", "site-a")
+        assert (await world.redeem(made["token"], nats_public_key=KEY)).status == 200
+        path = f"/api/admin/edge-packages/{made['package']['package_id']}/revoke"
+        assert (await world.call("POST", path, {"reason": "stolen"})).status == 200
+        answers = [await world.redeem(made["token"], nats_public_key=KEY) for _ in range(40)]
+        assert [answer.status for answer in answers] == [410] * 30 + [429] * 10
+
+
 async def refusals(world: World, kind: str = "redeem_refused") -> list[tuple[str, object, object]]:
     await world.doors.refusals.tell(all_of_it=True)
     events = [event for event in world.database.events.values() if event.event_type == kind]

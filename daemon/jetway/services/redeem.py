@@ -152,7 +152,7 @@ class Redeemer:
         return answer
 
     def is_holder(self, request: RedeemRequest) -> bool:
-        """Whether this is by who got the package: the keys are those that it was handed out for.
+        """Whether this is by who got the package and may have it again: the keys are those it was handed out for.
 
         Costs a look into memory, and the reading of what was sent.
         """
@@ -160,13 +160,17 @@ class Redeemer:
             claims = self._authority.read_token(request.token)
             record = self._recorder.index.by_package(claims.package_id)
             package = record.find_package(claims.package_id) if record else None
-            if package is None or not package.bound_keys:
+            if record is None or package is None or not package.bound_keys:
                 return False
             key = ServiceKey(claims.service_type, claims.service_id)
             keys = self._identities.read_keys(request.nats_public_key, request.csr_pem, key)
         except RefusedError:
             return False
-        return keys.fingerprint == package.bound_keys
+        bare = c.Redeem(package_id=claims.package_id, bound_keys=keys.fingerprint, hostname=request.hostname)
+        # Also in whether it is answered: of a spent package every refusal costs an audit entry.
+        return keys.fingerprint == package.bound_keys and isinstance(
+            self._rehearsed(record, bare), ServiceRecord
+        )
 
     async def _redeem(
         self, claims: Claims, request: RedeemRequest, caller: Caller, render: Render
@@ -200,9 +204,12 @@ class Redeemer:
         return replace(bare, identity=self._identities.issue(record, package, keys, now))
 
     def _would_deliver(self, record: ServiceRecord, bare: c.Redeem) -> bool:
-        context = c.Context(now=self._recorder.clock.now(), actor="", transition_id="", epoch=0)
-        outcome = step(record, bare, context)
+        outcome = self._rehearsed(record, bare)
         return isinstance(outcome, ServiceRecord) and outcome is not record
+
+    def _rehearsed(self, record: ServiceRecord, bare: c.Redeem) -> ServiceRecord | Refused:
+        context = c.Context(now=self._recorder.clock.now(), actor="", transition_id="", epoch=0)
+        return step(record, bare, context)
 
     def _rehearse(self, package_id: str, render: Render) -> Callable[[ServiceRecord], object]:
         """Make the whole answer before the token is spent: whatever fails here has consumed nothing."""
