@@ -51,6 +51,7 @@ from jetway.entry.http.doors import Doors
 from jetway.entry.http.server import HttpServer
 from jetway.entry.http.tls import Tls
 from jetway.entry.renewals import RenewalDoor
+from jetway.entry.shares import sender_shares
 from jetway.entry.workers import Workers
 from jetway.logs import LogLevels
 from jetway.nats_api import NatsApi
@@ -64,6 +65,7 @@ from jetway.nats_link import (
 )
 from jetway.ports import ServerCertificate
 from jetway.resources import resource_dir
+from jetway.services.allowance import Allowance
 from jetway.services.api_tokens import ApiTokens
 from jetway.services.caller import Caller
 from jetway.services.health import Component, Health
@@ -146,8 +148,9 @@ class Daemon:
         await self._remember_presence(house, link.meta, clock)
         await self._lead(house, link, outside)
         await self._prepare_content(house)
-        heartbeats = await self._start_heartbeats(house, link, clock)
-        await self._start_renewals(house, link)
+        shares = sender_shares(clock, house.floods.begin)
+        heartbeats = await self._start_heartbeats(house, link, clock, shares)
+        await self._start_renewals(house, link, shares)
         api = NatsApi(link.connection, link.names, house.metrics, self._releases)
         await api.open(house.admission, house.catalogue, clock, outside.identifiers)
         self._tasks.start("gauges", _measure(house, link, heartbeats))
@@ -243,10 +246,12 @@ class Daemon:
         self._tasks.start("refused calls", house.refusals.run())
         await _first_admin_token(house.api_tokens, self.settings.state_dir / ADMIN_TOKEN_FILE)
 
-    async def _start_heartbeats(self, house: House, link: NatsLink, clock: SystemClock) -> NatsHeartbeats:
+    async def _start_heartbeats(
+        self, house: House, link: NatsLink, clock: SystemClock, shares: Allowance
+    ) -> NatsHeartbeats:
         prefix = self.settings.heartbeat.subject_prefix
         heartbeats = NatsHeartbeats(link.edge, prefix)
-        door = HeartbeatDoor(house.observer, heartbeats, clock, prefix, house.floods.begin)
+        door = HeartbeatDoor(house.observer, heartbeats, clock, prefix, shares)
         self._releases.add("heartbeat writers", lambda: self._tasks.stop("heartbeats"))
         self._tasks.start("heartbeats", house.observer.run())
         self._releases.add("answers", door.drain)
@@ -264,9 +269,9 @@ class Daemon:
         self._tasks.start("maintenance", house.maintenance.run())
         return heartbeats
 
-    async def _start_renewals(self, house: House, link: NatsLink) -> None:
+    async def _start_renewals(self, house: House, link: NatsLink, shares: Allowance) -> None:
         renewals = NatsRenewals(link.edge, RENEW_PREFIX)
-        door = RenewalDoor(house.renewer, renewals)
+        door = RenewalDoor(house.renewer, renewals, shares)
         self._releases.add("renewal answers", door.drain)
         self._releases.add("renewals", renewals.close)
         await renewals.open(door.take)

@@ -25,6 +25,7 @@ from jetway.core.ids import Lineage, ServiceKey, ServiceType, document_key
 from jetway.core.record import PackageStatus, ServiceRecord, ServiceStatus
 from jetway.core.renewal import make_request, parse_request
 from jetway.entry.heartbeats import HeartbeatDoor
+from jetway.entry.shares import sender_shares
 from jetway.ports import HeartbeatMessage
 from jetway.services.administer import Affected
 from jetway.services.caller import SYSTEM
@@ -297,7 +298,8 @@ class AnySequence(RuleBasedStateMachine):
 
     async def batch(self, poller: str, heard: list[Lineage]) -> None:
         house = self.house
-        door = HeartbeatDoor(house.observer, NoReplies(), house.clock, PREFIX)
+        shares = sender_shares(house.clock)
+        door = HeartbeatDoor(house.observer, NoReplies(), house.clock, PREFIX, shares)
         entries = ",".join(
             f'{{"service_type":"{x.service_type.value}","poller_id":"{x.poller_id}"'
             + (f',"agent_id":"{x.agent_id}"' if x.agent_id else "")

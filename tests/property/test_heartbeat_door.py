@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jetway.core.heartbeat import MalformedError, parse_batch, parse_payload, parse_subject
 from jetway.core.ids import Lineage, ServiceType
 from jetway.entry.heartbeats import HeartbeatDoor
+from jetway.entry.shares import sender_shares
 from jetway.ports import HeartbeatMessage
 from support.builders import LINEAGES
 from support.house import House, running_house
@@ -155,7 +156,7 @@ async def deliver(messages: list[HeartbeatMessage]) -> None:
     async with running_house() as house:
         await house.activate_tree()
         inbox = Inbox()
-        door = HeartbeatDoor(house.observer, inbox, house.clock, PREFIX)
+        door = HeartbeatDoor(house.observer, inbox, house.clock, PREFIX, sender_shares(house.clock))
         for message in messages:
             before, foreign = accounted(house), house.refused("foreign_reply")
             servers, writes = house.refused("server_message"), house.ledger.writes

@@ -22,6 +22,7 @@ from jetway.core.ids import Lineage, ServiceKey, ServiceType
 from jetway.core.rows import Presence
 from jetway.entry import heartbeats
 from jetway.entry.heartbeats import HeartbeatDoor
+from jetway.entry.shares import sender_shares
 from jetway.ports import HeartbeatMessage
 from support.builders import AGENT, CHECKER, LINEAGES, POLLER
 from support.house import House, running_house
@@ -56,7 +57,8 @@ class Door:
         self.house = house
         self.answers = Answers()
         self.flooding: list[ServiceKey] = []
-        self.door = HeartbeatDoor(house.observer, self.answers, house.clock, PREFIX, self.flooding.append)
+        shares = sender_shares(house.clock, self.flooding.append)
+        self.door = HeartbeatDoor(house.observer, self.answers, house.clock, PREFIX, shares)
 
     async def take(
         self, subject: str, data: bytes = b"", reply: str = "", headers: Mapping[str, str] | None = None

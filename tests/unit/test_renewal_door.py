@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from jetway.core.errors import UnavailableError
-from jetway.core.ids import ServiceType
+from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.renewal import RenewalAnswer, RenewalRefusal, make_request, parse_answer
 from jetway.entry import renewals
 from jetway.entry.renewals import RenewalDoor
+from jetway.entry.shares import sender_shares
 from jetway.ports import HeartbeatMessage
 from support.authorities import sign
 from support.builders import LINEAGES, POLLER
@@ -30,10 +31,14 @@ class Door:
         self.house = house
         self.sent: list[tuple[str, RenewalAnswer | RenewalRefusal]] = []
         self.error: Exception | None = None
-        self.door = RenewalDoor(house.renewer, self)
+        self.flooding: list[ServiceKey] = []
+        self.held: asyncio.Event | None = None
+        self.door = RenewalDoor(house.renewer, self, sender_shares(house.clock, self.flooding.append))
 
     async def reply(self, subject: str, data: bytes) -> None:
         """Implements `ports.Replies`."""
+        if self.held:
+            await self.held.wait()
         if self.error:
             raise self.error
         self.sent.append((subject, parse_answer(data)))
@@ -138,6 +143,33 @@ async def test_a_flood_is_bounded(door: Door, monkeypatch: pytest.MonkeyPatch) -
         door.door.take(HeartbeatMessage(SUBJECT, door.request(), INBOX))
     await door.door.drain()
     assert (len(door.sent), door.counted("dropped")) == (2, 3)
+
+
+async def test_one_host_does_not_keep_others_from_renewing(door: Door) -> None:
+    door.held = asyncio.Event()
+    for _ in range(6):
+        door.door.take(HeartbeatMessage(SUBJECT, door.request(), INBOX))
+    door.door.take(HeartbeatMessage("jetway.renew.poller.p2", b"{}", "_INBOX_poller_p2.7"))
+    await door.house.settle()
+    door.held.set()
+    await door.door.drain()
+    assert sorted(subject for subject, _ in door.sent) == [INBOX] * 4 + ["_INBOX_poller_p2.7"]
+    assert door.counted("dropped") == 2
+    await door.take(door.request())
+    assert len(door.sent) == 6, "its place is free again"
+
+
+@pytest.mark.parametrize("reply", [INBOX, ""])
+async def test_who_floods_with_requests_is_told_of_and_read_no_more(door: Door, reply: str) -> None:
+    """Whatever they are good for: each has to be received."""
+    for _ in range(8 * 1024 * 1024 // renewals._CHECKING_BYTES):
+        door.door.take(HeartbeatMessage(SUBJECT, b"garbage", reply))
+        await door.door.drain()
+    assert door.counted("too_much") > 40
+    assert door.flooding == [POLLER]
+    door.door.take(HeartbeatMessage("jetway.renew.poller.p2", b"{}", "_INBOX_poller_p2.7"))
+    await door.door.drain()
+    assert door.sent[-1][0] == "_INBOX_poller_p2.7", "others are read all the same"
 
 
 async def test_a_mistake_of_our_own_is_counted_and_breaks_nothing(

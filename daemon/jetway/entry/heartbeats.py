@@ -7,33 +7,25 @@ would let any sender publish anywhere in the daemon's name.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from jetway.core.heartbeat import (
-    HEADERS_NOT_READ,
     Beat,
     MalformedError,
     parse_batch,
     parse_payload,
     parse_subject,
 )
-from jetway.core.ids import Lineage, ServiceKey, ServiceType, is_id
+from jetway.core.ids import Lineage, ServiceType, is_id
+from jetway.entry.shares import MESSAGE_BYTES, cost
 from jetway.ports import Clock, HeartbeatMessage, Replies
 from jetway.services.allowance import Allowance
 from jetway.services.observe import Answer, Observer, Verdict
 
 _ANSWERS_AT_ONCE = 10_000
-_SHARE_BYTES = 5 * 1024 * 1024
-"""Of one sender in five seconds: reading more would keep the door from what others say. It is five messages of the
-largest size, 16 of the usual batches of 1,000, or 10,000 small messages."""
-_FLOOD_BYTES = 8 * 1024 * 1024
-"""Whoever sends so much in five seconds has to be stopped from sending: not to read it is not enough."""
 _OTHERS = ("batch.", "relay")
 """How addresses begin that are no single service's."""
-_MESSAGE_BYTES = 512
-"""What a message costs beside its payload: a daemon on a busy machine takes in 10,000 in a second."""
 _ENTRY_BYTES, _MALFORMED_ENTRY_BYTES = 256, 1024
 """What an entry of a batch costs beside its bytes: to judge it, and to find out what is wrong with it."""
 
@@ -47,9 +39,9 @@ class HeartbeatDoor:
         replies: Replies,
         clock: Clock,
         prefix: str,
-        on_flood: Callable[[ServiceKey], None] = lambda _key: None,
+        shares: Allowance,
     ) -> None:
-        """`on_flood` is told who sends far more than is read of it. It must not block."""
+        """`shares` are those of `jetway.entry.shares`."""
         self._observer = observer
         self._replies = replies
         self._clock = clock
@@ -58,8 +50,7 @@ class HeartbeatDoor:
         self._cut = len(self._own)
         self._batch = f"{prefix}.batch."
         self._relay = f"{prefix}.relay"
-        self._on_flood = on_flood
-        self._allowance = Allowance(clock, _SHARE_BYTES, excess=_FLOOD_BYTES, on_excess=self._floods)
+        self._shares = shares
         self._sending: set[asyncio.Task[None]] = set()
 
     def take(self, message: HeartbeatMessage) -> None:
@@ -67,8 +58,8 @@ class HeartbeatDoor:
         address = message.subject[self._cut :]
         # Nearly all heartbeats come single and without headers, so that way is short.
         speaker = _speaker(address) if address.startswith(_OTHERS) else address
-        size = _size(message) if message.headers else _MESSAGE_BYTES + len(message.data)
-        if speaker and not self._allowance.take(speaker, size):
+        size = cost(message) if message.headers else MESSAGE_BYTES + len(message.data)
+        if speaker and not self._shares.take(speaker, size):
             self._observer.refuse("too_much")
             return
         if message.headers and made_by_the_server(message.headers):
@@ -85,10 +76,6 @@ class HeartbeatDoor:
                 self._take_one(message)
         except MalformedError:
             self._observer.refuse("malformed")
-
-    def _floods(self, speaker: str) -> None:
-        with contextlib.suppress(MalformedError):
-            self._on_flood(parse_subject(self._own + speaker, self._prefix).key)
 
     def _take_steady(self, message: HeartbeatMessage, address: str) -> bool:
         """The short way, which nearly all heartbeats take: nothing to parse in the subject, nothing to decide."""
@@ -107,7 +94,7 @@ class HeartbeatDoor:
 
     def _take_batch(self, message: HeartbeatMessage, speaker: str) -> None:
         entries, malformed = self._take_many(message, self._batch_sender(message.subject))
-        self._allowance.charge(speaker, entries * _ENTRY_BYTES + malformed * _MALFORMED_ENTRY_BYTES)
+        self._shares.charge(speaker, entries * _ENTRY_BYTES + malformed * _MALFORMED_ENTRY_BYTES)
 
     def _take_many(self, message: HeartbeatMessage, poller_id: str | None) -> tuple[int, int]:
         """How many entries there were, and how many of them were none."""
@@ -178,14 +165,6 @@ def _speaker(address: str) -> str:
     if kind == "batch":
         return f"{ServiceType.POLLER}.{poller_id}"
     return "" if address == "relay" else address
-
-
-def _size(message: HeartbeatMessage) -> int:
-    """What it costs to take it in, in bytes, with its headers."""
-    unread = message.headers.get(HEADERS_NOT_READ, "")
-    is_told = unread.isdecimal() and len(unread) < 10
-    headers = int(unread) if is_told else sum(map(len, message.headers.values()))
-    return _MESSAGE_BYTES + len(message.data) + headers
 
 
 def made_by_the_server(headers: Mapping[str, str]) -> bool:

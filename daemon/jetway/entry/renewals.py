@@ -6,6 +6,8 @@ As with heartbeats, the server checks no permission on a reply subject, and the 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from functools import partial
 
 import structlog
 
@@ -14,25 +16,36 @@ from jetway.core.grants import RENEW_PREFIX
 from jetway.core.heartbeat import MalformedError, parse_subject
 from jetway.core.renewal import RenewalAnswer, RenewalRefusal, encode_answer, parse_request
 from jetway.entry.heartbeats import made_by_the_server
+from jetway.entry.shares import cost
 from jetway.ports import HeartbeatMessage, Replies
+from jetway.services.allowance import Allowance
 from jetway.services.renew import Renewer
 
 log = structlog.get_logger()
 
-_AT_ONCE = 256
-"""Renewals under way; another one is dropped and counted, and its host asks again."""
+_AT_ONCE, _AT_ONCE_EACH = 256, 4
+"""Renewals under way, in all and of one host; another one is dropped and counted, and its host asks again."""
+_CHECKING_BYTES = 64 * 1024
+"""What a request costs beside its bytes, to parse, check and answer it: 80 are read in five seconds."""
 
 
 class RenewalDoor:
     """Parses messages under `jetway.renew` and hands them to the renewer."""
 
-    def __init__(self, renewer: Renewer, replies: Replies) -> None:
+    def __init__(self, renewer: Renewer, replies: Replies, shares: Allowance) -> None:
+        """`shares` are those of `jetway.entry.shares`: heartbeats and renewals of a host have one."""
         self._renewer = renewer
         self._replies = replies
+        self._shares = shares
         self._working: set[asyncio.Task[None]] = set()
+        self._working_for: Counter[str] = Counter()
 
     def take(self, message: HeartbeatMessage) -> None:
         """Take one message in. Never raises for anything that a sender can do."""
+        address = message.subject.removeprefix(f"{RENEW_PREFIX}.")
+        if not self._shares.take(address, _CHECKING_BYTES + cost(message)):
+            self._renewer.count("too_much")
+            return
         if message.headers and made_by_the_server(message.headers):
             self._renewer.count("server_message")
             return
@@ -44,12 +57,19 @@ class RenewalDoor:
         if not message.reply.startswith(lineage.inbox_prefix):
             self._renewer.count("foreign_reply")
             return
-        if len(self._working) >= _AT_ONCE:
+        if len(self._working) >= _AT_ONCE or self._working_for[address] >= _AT_ONCE_EACH:
             self._renewer.count("dropped")
             return
         task = asyncio.get_running_loop().create_task(self._answer(message), name="renewal")
         self._working.add(task)
-        task.add_done_callback(self._working.discard)
+        self._working_for[address] += 1
+        task.add_done_callback(partial(self._answered, address))
+
+    def _answered(self, address: str, task: asyncio.Task[None]) -> None:
+        self._working.discard(task)
+        self._working_for[address] -= 1
+        if not self._working_for[address]:
+            del self._working_for[address]
 
     async def drain(self) -> None:
         """Wait for renewals under way."""

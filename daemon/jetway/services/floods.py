@@ -69,7 +69,7 @@ class Floods:
         # Until the end, so that credentials which it renews meanwhile are refused as well.
         self._revocations.suspend(identity.nats_public_key, self._clock.now() + SHUT_OUT)
         self._metrics.floods.inc()
-        why = f"it flooded the gateway with heartbeats: shut out for {SHUT_OUT.total_seconds():g} s"
+        why = f"it flooded the gateway with messages: shut out for {SHUT_OUT.total_seconds():g} s"
         log.warning(why, action="flood", service=str(key))
         self._untold.append((record, why))
 

@@ -157,7 +157,7 @@ class Metrics:
         )
         self.floods = Counter(
             "jetway_floods",
-            "Services shut out for a while because they flooded the gateway with heartbeats.",
+            "Services shut out for a while because they flooded the gateway with messages.",
             registry=self.registry,
         )
         self.heartbeat_proof = Gauge(
