@@ -40,7 +40,7 @@ from jetway.services.restores import signed_facts
 from jetway.services.trail import Trail
 from jetway.settings import Settings
 from jetway.tasks import Releases
-from jetway.upkeep import way_to_nats
+from jetway.upkeep import require_ledger, way_to_nats
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +68,8 @@ class RestoreReport:
     keys: Mapping[str, int]
     sha256: Mapping[str, str]
     files: tuple[str, ...]
+    state_dir: str
+    """Where."""
     set_aside: str = ""
     """Where what stood there before was moved."""
 
@@ -93,10 +95,7 @@ def restore(settings: Settings, file: Path, *, discard: str = "", told: Told | N
 
 
 async def _backup(settings: Settings, file: Path, replace: bool) -> BackupReport:
-    if StateDir(settings.state_dir).read_ledger() is None:
-        raise StartupError(
-            f"state_dir: no ledger belongs to {settings.state_dir}: there is nothing to back up"
-        )
+    require_ledger(settings)
     files = read_files(settings.state_dir)
     releases = Releases()
     try:
@@ -179,6 +178,7 @@ async def _restore(settings: Settings, file: Path, discard: str, told: Told) -> 
         keys={section: tally.count for section, tally in run.tallies.items()},
         sha256={section: tally.digest for section, tally in run.tallies.items()},
         files=tuple(contents.files),
+        state_dir=str(settings.state_dir),
         set_aside=str(place.aside or ""),
     )
 

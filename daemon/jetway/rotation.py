@@ -27,6 +27,7 @@ from jetway.services.recorder import Recorder
 from jetway.services.reseal import Resealer
 from jetway.settings import Settings
 from jetway.tasks import Releases
+from jetway.upkeep import require_ledger
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ def rotate(settings: Settings) -> Rotation:
 
 
 async def _rotate(settings: Settings) -> Rotation:
+    require_ledger(settings)
     releases = Releases()
     state = StateDir(settings.state_dir)
     state.prepare()

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from jetway.adapters.clock import RandomIdentifiers, SystemClock
 from jetway.adapters.nats.stores import NatsApiTokenStore, NatsAuditLog
-from jetway.adapters.statedir import StateDir
+from jetway.adapters.statedir import LedgerIdentity, StateDir
 from jetway.app import DAEMON_FILE
 from jetway.core.errors import PortError, StartupError
 from jetway.databases import find_pending_migrations, open_database
@@ -80,8 +80,26 @@ async def _create_token_locally(
         await releases.all()
 
 
+def require_ledger(settings: Settings) -> LedgerIdentity:
+    """Which ledger the state directory belongs to. Raises StartupError where there is none.
+
+    In an empty directory a ledger would be made, and whatever is asked of that one would succeed.
+    """
+    ledger = StateDir(settings.state_dir).read_ledger()
+    if ledger is None:
+        raise StartupError(
+            f"state_dir: no ledger belongs to {settings.state_dir}: there is nothing to back up, verify or change"
+            " in it. --state-dir names another directory"
+        )
+    return ledger
+
+
 async def way_to_nats(settings: Settings, releases: Releases) -> NatsWay:
-    """To where the running daemon's NATS listens; with no daemon running, of a server started for this call."""
+    """To where the running daemon's NATS listens; with no daemon running, of a server started for this call.
+
+    Raises StartupError, also where no ledger stands.
+    """
+    require_ledger(settings)
     if settings.nats.mode == "external":
         return external_nats(settings)
     state = StateDir(settings.state_dir)

@@ -13,7 +13,7 @@ from jetway.adapters.authority.vault import VaultFile, key_id, new_key
 from jetway.adapters.clock import RandomIdentifiers, SystemClock
 from jetway.adapters.nats.ledger import NatsLedger
 from jetway.adapters.nats.meta import MetaStore
-from jetway.adapters.statedir import StateDir
+from jetway.adapters.statedir import LedgerIdentity, StateDir
 from jetway.authorities import VAULT_KEY, open_vault
 from jetway.core.errors import ConflictError, PortError, StartupError
 from jetway.core.ids import ServiceType
@@ -164,6 +164,7 @@ async def test_while_a_daemon_runs_nothing_is_rotated(settings: Settings) -> Non
     """It would go on sealing with a key that leaves."""
     state = StateDir(settings.state_dir)
     state.prepare()
+    state.write_ledger(LedgerIdentity("a-ledger", 1))
     lock = state.lock()
     try:
         with pytest.raises(StartupError, match="in use by another daemon"):
@@ -172,8 +173,30 @@ async def test_while_a_daemon_runs_nothing_is_rotated(settings: Settings) -> Non
         lock.release()
 
 
-async def test_the_whole_command_on_a_state_directory_of_its_own(settings: Settings, file: VaultFile) -> None:
+async def test_the_whole_command_where_a_ledger_is(settings: Settings, file: VaultFile) -> None:
+    before = await a_ledger_with_a_secret(settings, file)
     first = await asyncio.to_thread(rotate, settings)
+    assert (first.retired, first.resealed) == (before, 1)
     second = await asyncio.to_thread(rotate, settings)
-    assert second.retired == (first.key_id,)
+    assert (second.retired, second.resealed) == ((first.key_id,), 1)
     assert file.read().ids == (second.key_id,)
+
+
+async def a_ledger_with_a_secret(settings: Settings, file: VaultFile) -> tuple[str, ...]:
+    """As a daemon that was stopped leaves it; the keys of its vault."""
+    state, releases = StateDir(settings.state_dir), Releases()
+    state.prepare()
+    try:
+        link = await open_nats(settings, await start_embedded_nats(settings, releases), releases)
+        await store_a_secret(link, file)
+        state.write_ledger(LedgerIdentity(link.meta.ledger_id, link.meta.epoch))
+    finally:
+        await releases.all()
+    return file.read().ids
+
+
+async def test_without_a_ledger_nothing_is_rotated(settings: Settings) -> None:
+    """A new one would be made, and its fresh key rotated, with success."""
+    with pytest.raises(StartupError, match=f"no ledger belongs to {settings.state_dir}"):
+        await asyncio.to_thread(rotate, settings)
+    assert not settings.state_dir.exists()

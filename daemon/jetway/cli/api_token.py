@@ -87,7 +87,7 @@ def revoke(
 
 
 def _create_locally(name: str, role: str, expires: int | None, config: Any, state_dir: Any) -> dict[str, Any]:
-    settings = local.load(config, state_dir)
+    settings = local.load_standing(config, state_dir)
     with local.startup_errors():
         from jetway import upkeep
 

@@ -75,7 +75,7 @@ def verify(
 
     Runs on the daemon's own host. The daemon may go on meanwhile.
     """
-    settings = local.load(config, state_dir)
+    settings = local.load_standing(config, state_dir)
     with local.startup_errors():
         from jetway import audits
 

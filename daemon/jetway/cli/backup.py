@@ -29,7 +29,7 @@ def backup(
 
     The daemon may go on meanwhile.
     """
-    settings = local.load(config, state_dir)
+    settings = local.load_standing(config, state_dir)
     with local.startup_errors():
         from jetway import backups
 
@@ -70,7 +70,7 @@ def restore(
 
     The ledger goes on in a new epoch; documents and rows follow it when the daemon starts.
     """
-    settings = local.load(config, state_dir)
+    settings = local.load_standing(config, state_dir)
     with local.startup_errors():
         from jetway import backups
 
@@ -80,6 +80,7 @@ def restore(
         print_json(report)
         return
     _tell(f"restored the ledger {report['ledger_id']} of {report['backup_created_at']}", report)
+    typer.echo(f"it is in {report['state_dir']}")
     typer.echo(f"counts and hashes agree; its epoch is {report['epoch']} now")
     if report["set_aside"]:
         typer.echo(f"what stood there before is in {report['set_aside']}")

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from jetway.cli.errors import CommandError
+from jetway.cli.places import usual_state_dirs
 from jetway.edge.exchange import (
     Answer,
     BadAddressError,
@@ -226,11 +227,9 @@ def connect() -> Client:
 
 def state_dirs() -> list[Path]:
     """Where a daemon of this host may keep its state, the likeliest first."""
-    from jetway.settings import default_state_dir
-
     named = [os.environ.get("JETWAY_STATE_DIR"), _configured_state_dir()]
     places = [Path(place) for place in named if place]
-    return list(dict.fromkeys([*places, default_state_dir(), Path("/var/lib/jetway")]))
+    return list(dict.fromkeys([*places, *usual_state_dirs()]))
 
 
 def segment(text: str) -> str:

@@ -21,7 +21,7 @@ def rotate(
 
     Whatever interrupts it: run it again. Backups of before need the old key, so keep it with them.
     """
-    settings = local.load(config, state_dir)
+    settings = local.load_standing(config, state_dir)
     with local.startup_errors():
         from jetway import rotation
 

@@ -16,7 +16,7 @@ def migrate(
     state_dir: StateDirOption = None,
 ) -> None:
     """Bring the registry database to the current schema."""
-    settings = local.load(config, state_dir)
+    settings = local.load_standing(config, state_dir)
     with local.startup_errors():
         from jetway import upkeep
 
