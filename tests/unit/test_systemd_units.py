@@ -82,6 +82,8 @@ def test_users_and_directories_are_made(tmp_path: Path) -> None:
     assert re.search(r"^jetway:", users, re.MULTILINE)
     assert re.search(r"^jetway-edge:", users, re.MULTILINE)
     assert (tmp_path / "etc" / "jetway" / "jetway.toml").stat().st_mode & 0o777 == 0o640
+    state = (tmp_path / "var" / "lib" / "jetway").stat()
+    assert (state.st_mode & 0o777, state.st_uid == 0) == (0o700, False)
     assert (tmp_path / "etc" / "jetway-edge").stat().st_mode & 0o777 == 0o750
 
 
