@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from jetway.core.errors import UnavailableError
+from jetway.core.errors import RejectedError, UnavailableError
 from jetway.core.rows import Event
 from jetway.ports import JobOutcome
 from support.builders import POLLER
@@ -62,6 +62,30 @@ async def test_a_rehearsed_reconcile_names_what_differs() -> None:
         assert run.counts == {"checked": 1, "row_missing": 1, "audit_gap": 1}
         assert "row missing: poller.p1" in run.names
         assert house.reconciler.last is None, "nothing was compared and mended yet"
+
+
+async def test_a_rehearsed_reconcile_makes_nothing_again_that_the_stream_passed_over() -> None:
+    async with running_house() as house:
+        await house.create(POLLER)
+        await house.settle()
+        house.views.lost.append((1, 1))
+        before, told = everything(house), trail(house)
+        run = await house.jobs.run("reconcile", ALICE, dry_run=True)
+        assert run.counts["audit_stream_gap"] == 1
+        assert (everything(house), trail(house)) == (before, told)
+
+
+async def test_a_rehearsed_reconcile_tries_no_document_that_is_set_aside() -> None:
+    async with running_house() as house:
+        house.documents.fail_next("write", RejectedError("too large"))
+        await house.create(POLLER)
+        await house.settle()
+        assert len(house.documents_aside) == 1
+        before = everything(house)
+        await house.jobs.run("reconcile", ALICE, dry_run=True)
+        assert everything(house) == before
+        await house.jobs.run("reconcile", ALICE)
+        assert len(house.documents_aside) == 0
 
 
 @pytest.mark.parametrize("dry_run", [False, True])

@@ -8,6 +8,7 @@ import pytest
 
 from jetway.core.errors import UnavailableError
 from jetway.core.rows import events_of
+from jetway.services import compare_stream
 from support.builders import AGENT
 from support.drift import assert_whole, drifts, reconcile
 from support.house import House, running_house
@@ -74,6 +75,18 @@ async def test_what_the_ledger_keeps_no_longer_stays_open_and_is_told_once(house
     )
     house.views.lost.clear()  # it is older than the stream is kept
     await assert_whole(house)
+
+
+async def test_those_that_stay_open_keep_no_other_from_being_made_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare_stream, "_A_RUN", 1)
+    house.views.overwritten.add(lose(house, 1))
+    later = lose(house, 2)
+    await reconcile(house)
+    report = await reconcile(house)
+    assert (report.gaps_found, report.gaps_mended) == (2, 1)
+    assert [event.metadata["ledger_sequence"] for event in house.events("audit_gap")][-1] == later
 
 
 @pytest.mark.parametrize("after_effect", [False, True])

@@ -47,7 +47,8 @@ class DocumentComparison:
 
     async def run(self, findings: Findings) -> None:
         """Compare and mend. Raises PortError; what was mended stays mended."""
-        await self._writer.retry()
+        if findings.mends:
+            await self._writer.retry()
         found: set[ServiceKey] = set()
         async with aclosing(self._documents.scan(_PREFIX)) as stretches:
             async for stretch in stretches:

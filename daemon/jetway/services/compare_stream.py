@@ -16,12 +16,14 @@ from jetway.core.record import EventType
 from jetway.core.rows import events_of
 from jetway.ports import AuditLog, Change, Ledger, PassedOver, Views
 from jetway.services.caller import SYSTEM
-from jetway.services.findings import Findings
+from jetway.services.findings import Findings, paced
 from jetway.services.trail import Trail
 
 _NAMESPACE = uuid.UUID("9c1f7f0e-8f3b-5a5e-9d0a-6f0f2f6f1d44")
 _A_RUN = 1000
 """Writes that are looked at in one run; there are more only where a server was in great trouble."""
+_KNOWN = 50_000
+"""Writes that one run goes through, most of which earlier ones have told of."""
 
 
 class StreamComparison:
@@ -36,18 +38,27 @@ class StreamComparison:
     async def run(self, findings: Findings) -> None:
         """Tell, and make again. Raises PortError; what was made again stays so."""
         passed = await self._views.passed_over()
-        missing = (sequence for sequence in _all(passed) if self._id(sequence, "again") not in passed.told)
-        for sequence in islice(missing, _A_RUN):
-            await self._mend(sequence, passed, findings)
+        left = _A_RUN
+        async for sequence in paced(islice(_all(passed), _KNOWN)):
+            if self._id(sequence, "again") in passed.told:
+                continue
+            if self._id(sequence, "lost") in passed.told:
+                findings.note(Drift.AUDIT_STREAM_GAP, _named(sequence, None), known=True)
+                findings.gaps_found += 1
+                continue
+            if not left:
+                return
+            left -= 1
+            await self._mend(sequence, findings)
 
-    async def _mend(self, sequence: int, passed: PassedOver, findings: Findings) -> None:
+    async def _mend(self, sequence: int, findings: Findings) -> None:
         change = await self._views.origin(sequence)
-        is_told = self._id(sequence, "lost") in passed.told
-        findings.note(Drift.AUDIT_STREAM_GAP, _named(sequence, change), known=is_told)
+        findings.note(Drift.AUDIT_STREAM_GAP, _named(sequence, change))
         findings.gaps_found += 1
+        if not findings.mends:
+            return
         if change is None:
-            if not is_told:
-                await self._tell(sequence, change, "the ledger keeps it no longer", "lost")
+            await self._tell(sequence, change, "the ledger keeps it no longer", "lost")
             return
         for event in events_of(change.record) if change.record else ():
             await self._audit.append(event)

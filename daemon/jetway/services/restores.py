@@ -50,6 +50,8 @@ async def find_restores(reader: AuditReader, key: CheckpointVerifier) -> Restore
     """Those in the trail. Raises PortError."""
     proven, unproven = [], []
     for event in await reader.happened(EventType.RESTORED):
+        if event.service_id:
+            continue  # what it did to one service: such an entry excuses nothing
         restoration = _proven(event, reader, key)
         if restoration is None:
             unproven.append(event)

@@ -52,6 +52,8 @@ class LedgerGaps:
         if info["created"] != self._created or last < self._seen_up_to:
             self._created = info["created"]
             self._begin()
+        if first - 1 > self._seen_up_to:
+            self._newest = 0  # what came in between was not looked at, so nothing follows from it
         await self._read_on(max(self._seen_up_to, first - 1), last)
         self._gaps = [gap for gap in self._gaps if gap[2] >= first]
         return PassedOver(tuple((begin, end) for begin, end, _ in self._gaps), frozenset(self._told))
