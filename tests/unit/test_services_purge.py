@@ -69,6 +69,25 @@ async def test_what_was_deleted_goes_after_a_week_and_what_was_revoked_after_nin
     assert sorted(purged_events(house)) == ["a1", "p1", "p2"]
 
 
+async def test_no_cascade_of_theirs_is_left_to_be_finished(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by the job that does it every few seconds, in whatever moment it comes, nor afterwards."""
+    store = house.archive.store
+
+    async def store_meanwhile(name: str, records: Sequence[ServiceRecord]) -> str:
+        await house.jobs.run("finish-cascades")
+        return await store(name, records)
+
+    monkeypatch.setattr(house.archive, "store", store_meanwhile)
+    await taken_out(house)
+    house.clock.advance(91 * DAY)
+    assert (await house.purger.run()).changed == 2
+    await house.settle()
+    assert not house.index.records
+    assert house.cascades.unfinished() == []
+
+
 async def test_it_is_archived_before_it_is_purged(house: House) -> None:
     await taken_out(house, delete=True)
     house.clock.advance(8 * DAY)

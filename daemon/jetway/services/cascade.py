@@ -43,6 +43,7 @@ class Cascades:
         self._orphans: dict[ServiceKey, float] = {}
         self._closing: dict[ServiceKey, float] = {}
         recorder.index.on_change(self._follow)
+        recorder.index.on_forget(self._forget)
 
     @property
     def _index(self) -> Index:
@@ -141,6 +142,11 @@ class Cascades:
             for child in self._index.children(after.key):
                 if child.live:
                     self._orphans.setdefault(child.key, self._recorder.clock.monotonic())
+
+    def _forget(self, record: ServiceRecord) -> None:
+        self._running.discard(record.key)
+        self._orphans.pop(record.key, None)
+        self._closing.pop(record.key, None)
 
     @staticmethod
     def _is_gone(record: ServiceRecord | None) -> bool:

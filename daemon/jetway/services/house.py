@@ -249,6 +249,7 @@ class House:
         )
         self.purger = Purger(
             self.recorder,
+            self.cascades,
             self.projections,
             outside.archive,
             trail,

@@ -22,6 +22,7 @@ from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.record import Cascade, EventType, ServiceRecord, ServiceStatus
 from jetway.ports import PurgeArchive
 from jetway.services.caller import SYSTEM, Caller
+from jetway.services.cascade import Cascades
 from jetway.services.pace import Pace, in_order
 from jetway.services.project import Projections
 from jetway.services.recorder import Recorder
@@ -50,6 +51,7 @@ class Purger:
     def __init__(
         self,
         recorder: Recorder,
+        cascades: Cascades,
         projections: Projections,
         archive: PurgeArchive,
         trail: Trail,
@@ -57,6 +59,7 @@ class Purger:
         known_pollers: Iterable[str] = (),
     ) -> None:
         self._recorder = recorder
+        self._cascades = cascades
         self._projections = projections
         self._archive = archive
         self._trail = trail
@@ -124,13 +127,18 @@ class Purger:
 
     async def _deleted(self, record: ServiceRecord) -> tuple[ServiceRecord, int] | None:
         """The record as it is when deleted, its document gone; None where that is not so yet."""
+        key, entry = record.key, self._recorder.index.entry
         if record.status is ServiceStatus.DELETED:
-            return record, self._recorder.index.entry(record.key).sequence
-        outcome = await self._recorder.attempt(record.key, c.Delete(reason="purged", cascade=False), SYSTEM)
+            return record, entry(key).sequence
+        outcome = await self._recorder.attempt(key, c.Delete(reason="purged", cascade=False), SYSTEM)
         if isinstance(outcome, Refused):
             return None
-        settled = await self._projections.settled(outcome.sequence, _PROJECTION_SECONDS)
-        return (outcome.after, outcome.sequence) if settled["document"] == "written" else None
+        if outcome.after.cascade is Cascade.RUNNING:
+            # Else it would be finished by somebody between archive and purge, and the purge find another version.
+            await self._cascades.finish(key, outcome.sequence, SYSTEM)
+        gone, sequence = await self._recorder.read(key), entry(key).sequence
+        settled = await self._projections.settled(sequence, _PROJECTION_SECONDS)
+        return (gone, sequence) if gone and settled["document"] == "written" else None
 
     async def _forget(self, record: ServiceRecord, sequence: int, place: str, caller: Caller) -> bool:
         version = f"{record.epoch}-{record.revision}"
