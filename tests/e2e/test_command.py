@@ -26,6 +26,7 @@ from support.daemon import (
     jetway,
     processes_with,
 )
+from support.ports import free_port
 
 NewDaemon = Callable[..., Daemon]
 
@@ -419,11 +420,9 @@ def test_a_revoked_service_stops_beating_and_run_once_ends_with_1(daemon: Daemon
 
 
 def test_join_finds_a_gateway_that_comes_back(new_daemon: NewDaemon, edge: Path) -> None:
-    daemon = new_daemon()
-    address = daemon.url.removeprefix("http://")
+    daemon = new_daemon(JETWAY_HTTP__LISTEN=f"127.0.0.1:{free_port()}")
     token = daemon.create("poller", "site-a")["token"]
     daemon.stop()
-    daemon.settings["JETWAY_HTTP__LISTEN"] = address
     joining = subprocess.Popen(
         [sys.executable, "-m", "jetway", "join", "--dir", str(edge)],
         env=environment(JETWAY_JOIN_TOKEN=token),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -16,18 +15,13 @@ import pytest
 
 from support import REPOSITORY, require_program
 from support.daemon import Daemon, eventually, fresh
+from support.ports import free_port
 
 DASHBOARD = json.loads((REPOSITORY / "config" / "grafana" / "jetway.json").read_text(encoding="utf-8"))
 QUERIES = [(panel["title"], target["expr"]) for panel in DASHBOARD["panels"] for target in panel["targets"]]
 _STOP_SECONDS = 20.0
 
 Ask = Callable[[str], list[Any]]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def live(daemon: Daemon) -> None:

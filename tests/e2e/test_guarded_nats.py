@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import ssl
 import subprocess
 import sys
@@ -18,17 +17,12 @@ from nats.errors import Error as NatsError
 
 from support.daemon import SERVICES, Daemon, environment, eventually, jetway
 from support.internet import let_go
+from support.ports import free_port
 
 # nats-py leaves the socket of a connection that was refused to the collector, whenever that comes.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 NewDaemon = Callable[..., Daemon]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def guarded(**more: str) -> dict[str, str]:

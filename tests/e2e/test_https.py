@@ -15,12 +15,13 @@ from cryptography import x509
 
 from jetway.core.tokens import split_token
 from support.daemon import Daemon, eventually, jetway
+from support.ports import free_port
 from support.tls import authority, server_file, shown_certificate
 
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    made = Daemon(tmp_path, JETWAY_HTTP__TLS="own")
+    made = Daemon(tmp_path, JETWAY_HTTP__TLS="own", JETWAY_HTTP__LISTEN=f"127.0.0.1:{free_port()}")
     try:
         yield made.start()
     finally:

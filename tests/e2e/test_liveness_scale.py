@@ -19,7 +19,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -44,13 +43,6 @@ FOUND_WITHIN = 1.0
 PATIENCE = OFFLINE + 60 + SIZE / 200
 
 NewDaemon = Callable[..., Daemon]
-
-
-def free_port() -> int:
-    """The same one before and after a restart, as edge hosts know it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def until(daemon: Daemon, **wanted: int) -> None:
@@ -240,7 +232,6 @@ def report(daemon: Daemon, before: float, began: float) -> None:
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="this system cannot stop a process")
 async def test_who_stops_is_found_and_nobody_else_whatever_happens(new_daemon: NewDaemon) -> None:
     daemon = new_daemon(
-        JETWAY_NATS__LISTEN=f"127.0.0.1:{free_port()}",
         JETWAY_LIFECYCLE__IMPLICIT_REGISTRATION="deny",
         JETWAY_HEARTBEAT__LATE_AFTER=str(LATE_AFTER),
         JETWAY_HEARTBEAT__OFFLINE_AFTER=str(OFFLINE_AFTER),

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from jetway.adapters.nats.process import free_port
 from support import daemon as support
 from support.daemon import Daemon
 from support.nats_server import NatsServer
+from support.ports import free_port
 
 NewDaemon = Callable[..., Awaitable[Daemon]]
 
@@ -24,11 +24,9 @@ def new_daemon(tmp_path: Path) -> Iterator[NewDaemon]:
 
     async def make(**settings: str) -> Daemon:
         fixed = {
-            "JETWAY_HTTP__LISTEN": f"127.0.0.1:{free_port('127.0.0.1')}",
+            "JETWAY_HTTP__LISTEN": f"127.0.0.1:{free_port()}",
             "JETWAY_HTTP__FAILURES_PER_MINUTE": "1000000",
         }
-        if settings.get("JETWAY_NATS__MODE") != "external":
-            fixed["JETWAY_NATS__LISTEN"] = f"127.0.0.1:{free_port('127.0.0.1')}"
         made.append(Daemon(tmp_path / f"daemon-{len(made)}", **{**fixed, **settings}))
         return await asyncio.to_thread(made[-1].start)
 

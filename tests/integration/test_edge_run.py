@@ -26,17 +26,12 @@ from jetway.edge.errors import EdgeError, NotJoinedError
 from jetway.edge.run import RunOptions, run
 from support.fake_gateway import AGENT, PACKAGE, redeem_answer
 from support.nats_server import settled
+from support.ports import free_port
 
 CHECKER_KEY = "config/agents/core-switch-room/checkers/{}.json"
 CHECKER_COPY = "config.agents.core-switch-room.checkers.{}.json"
 OWN_COPY = f"{watch_key(AGENT)}.json"
 SUBJECT = AGENT.subject("edge.heartbeat")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:

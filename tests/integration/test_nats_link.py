@@ -18,7 +18,6 @@ from jetway.adapters.authority.nats_jwt import read
 from jetway.adapters.authority.server_certificate import server_certificate
 from jetway.adapters.clock import SystemClock
 from jetway.adapters.nats.certificate import CertificateKeeper
-from jetway.adapters.nats.process import free_port
 from jetway.core.creds import creds_text
 from jetway.core.errors import StartupError
 from jetway.core.ids import Lineage, ServiceType
@@ -34,6 +33,7 @@ from jetway.nats_link import (
 from jetway.settings import Settings
 from jetway.tasks import Releases
 from support.nats_server import settled
+from support.ports import free_port
 from support.secured_nats import CLOCK, SecuredNats, secured_nats
 
 FLOOD = 20_000
@@ -110,7 +110,7 @@ async def test_a_guarded_server_has_two_accounts(tmp_path: Path, releases: Relea
 
 
 async def test_tls_by_the_gateways_own_authority_and_exchanged(tmp_path: Path, releases: Releases) -> None:
-    port = free_port("127.0.0.1")
+    port = free_port()
     settings = settings_of(tmp_path, listen=f"0.0.0.0:{port}", public_urls=[f"tls://nats.example:{port}"])
     link = await embedded(settings, releases)
     root = load_or_create_authority(tmp_path / "keys", CLOCK.now()).root_pem
@@ -133,7 +133,7 @@ async def test_tls_by_given_files(tmp_path: Path, releases: Releases) -> None:
     (tmp_path / "cert.pem").write_text(certificate)
     (tmp_path / "key.pem").write_text(key)
     (tmp_path / "ca.pem").write_text(authority.root_pem)
-    port = free_port("127.0.0.1")
+    port = free_port()
     settings = settings_of(
         tmp_path / "state",
         listen=f"0.0.0.0:{port}",
@@ -232,7 +232,7 @@ async def _caught_up(link: NatsLink) -> None:
     """Whatever was sent to the daemon among edge hosts until now has come."""
     client = link.edge._client
     assert client is not None
-    await client.flush()
+    await settled(client)
 
 
 async def _shown(port: int, root: str) -> bytes:

@@ -18,11 +18,12 @@ from structlog.testing import capture_logs
 from jetway.adapters.clock import SystemClock
 from jetway.adapters.nats.connection import Connection, ConnectionOptions
 from jetway.adapters.nats.jetstream import JetStream
-from jetway.adapters.nats.process import find_binary, free_port
+from jetway.adapters.nats.process import find_binary
 from jetway.adapters.nats.server import EmbeddedServer
 from jetway.adapters.nats.serverlog import ServerLog
 from jetway.core.errors import StartupError
 from support.builders import FakeClock
+from support.ports import free_port
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ async def test_a_program_that_does_not_start_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_server_that_was_left_over_is_stopped(tmp_path: Path) -> None:
-    port = free_port("127.0.0.1")
+    port = free_port()
     server = EmbeddedServer(tmp_path, f"127.0.0.1:{port}", SystemClock())
     await server.start()
     await server.stop()

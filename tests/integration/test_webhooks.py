@@ -20,6 +20,7 @@ from jetway.adapters.webhooks import Webhook, is_public, open_webhooks
 from jetway.core.errors import RejectedError, StartupError, UnavailableError
 from jetway.settings import load_settings
 from support.daemon import jetway
+from support.ports import free_port
 
 SECRET = b"0123456789abcdef"
 
@@ -88,11 +89,8 @@ async def test_no_redirect_is_followed(receiver: Receiver, url: str) -> None:
 
 
 async def test_nobody_there_is_no_secret_told(url: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     with pytest.raises(UnavailableError) as caught:
-        await webhook(f"http://127.0.0.1:{port}/hook?key=hidden").send("id-1", "offline", b"{}")
+        await webhook(f"http://127.0.0.1:{free_port()}/hook?key=hidden").send("id-1", "offline", b"{}")
     assert "hidden" not in str(caught.value)
 
 

@@ -28,6 +28,8 @@ from urllib.parse import urlsplit
 import nats
 from nats.aio.client import Client
 
+from support.ports import free_port
+
 T = TypeVar("T")
 
 START_SECONDS = 60.0
@@ -112,7 +114,8 @@ class Daemon:
             **settings,
         }
         if settings.get("JETWAY_NATS__MODE") != "external":
-            self.settings.setdefault("JETWAY_NATS__LISTEN", "127.0.0.1:0")
+            # One that died comes back where it was: nobody may have its port meanwhile.
+            self.settings.setdefault("JETWAY_NATS__LISTEN", f"127.0.0.1:{free_port()}")
         self.process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self.nats_url = ""

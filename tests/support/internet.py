@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import json
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,12 +20,7 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from support.daemon import Daemon, environment, jetway
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from support.ports import free_port
 
 
 def internet(**more: str) -> dict[str, str]:

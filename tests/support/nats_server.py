@@ -21,8 +21,9 @@ from jetway.adapters.nats.layout import Layout
 from jetway.adapters.nats.ledger import NatsLedger
 from jetway.adapters.nats.meta import LedgerMeta, MetaStore
 from jetway.adapters.nats.names import Names
-from jetway.adapters.nats.process import find_binary, free_port
+from jetway.adapters.nats.process import find_binary
 from jetway.adapters.nats.schema import Schema
+from support.ports import free_port
 
 _READY_SECONDS = 60.0
 
@@ -43,7 +44,7 @@ class NatsServer:
         self, directory: Path, *, jetstream: bool = True, extra: str = "", max_payload: str = "4MB"
     ) -> None:
         self.directory = directory
-        self.port = free_port("127.0.0.1")
+        self.port = free_port()
         store = f'jetstream {{ store_dir: "{directory}", sync_interval: always }}' if jetstream else ""
         directory.mkdir(parents=True, exist_ok=True)
         self._config = directory / "test.conf"

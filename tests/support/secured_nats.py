@@ -31,6 +31,7 @@ from jetway.core.creds import creds_text
 from jetway.core.grants import GrantNames
 from jetway.core.ids import Lineage
 from support.nats_server import settled
+from support.ports import free_port
 
 CLOCK = SystemClock()
 _VIOLATION = re.compile(r'permissions violation for (publish|subscription) to "([^"]+)"', re.IGNORECASE)
@@ -77,10 +78,11 @@ class Host:
 class SecuredNats:
     """The server with its accounts, and the daemon's connections to it."""
 
-    def __init__(self, folder: Path, listen: str = "127.0.0.1:0", tls: ServerTls | None = None) -> None:
+    def __init__(self, folder: Path, listen: str = "", tls: ServerTls | None = None) -> None:
         self.folder = folder
         self.keys: NatsKeys = load_or_create_nats_keys(folder / "keys", first_time=True)
         self.accounts = Accounts(folder / "nats", self.keys, GrantNames(), CLOCK)
+        listen = listen or f"127.0.0.1:{free_port()}"
         self.server = EmbeddedServer(folder, listen, CLOCK, accounts=self.accounts, tls=tls)
         self.users = NatsUsers(OwnSigner(self.keys))
         self._connections: list[Connection] = []
@@ -155,6 +157,7 @@ class SecuredNats:
             inbox_prefix=inbox,
             allow_reconnect=False,
             max_reconnect_attempts=1,
+            connect_timeout=30,
             error_cb=on_error,
         )
         return host
