@@ -173,7 +173,7 @@ class Settled:
 
     row = "written"
 
-    async def settled(self, sequence: int, timeout: float) -> dict[str, str]:
+    async def settled(self, sequence: int, timeout: float, keys: Sequence[ServiceKey]) -> dict[str, str]:
         return {"document": "written", "row": self.row}
 
 

@@ -166,3 +166,17 @@ def test_no_more_than_the_limit_is_set_aside() -> None:
     table.take("p0")
     assert table.put("p2", refused, again)
     assert [each.name for each in table.all()] == ["p1", "p2"]
+
+
+async def test_who_asks_is_not_told_that_such_a_document_is_written(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issue, "PROJECTION_SECONDS", 30.0)
+    other = await house.create(service_id="p2")
+    house.documents.largest = 10
+    issued = await house.create()
+    assert (other.projection["document"], issued.projection["document"]) == ("written", "queued")
+    assert issued.projection["row"] == "written"
+    revoked = await house.revoke(POLLER)
+    assert "document" not in revoked.reached
+    assert "document" in [left.what for left in revoked.left]

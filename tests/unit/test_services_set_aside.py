@@ -329,3 +329,13 @@ async def test_only_an_older_or_equal_version_is_held_back(house: House) -> None
     assert not table.holds(replace(refused, revision=4))
     assert not table.holds(replace(refused, service_id="x2"))
     assert len(table.all()[0].reason) == 300
+
+
+async def test_who_asks_is_not_told_that_such_a_row_is_written(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(issue, "PROJECTION_SECONDS", 30.0)
+    house.database.refuses = of(POLLER, REFUSED)
+    issued, other = await house.create(), await house.create(service_id="p2")
+    assert (issued.projection["row"], other.projection["row"]) == ("queued", "written")
+    assert issued.projection["document"] == "written"

@@ -8,12 +8,13 @@ bucket that refuses more than that has a fault of its own, and the projection ho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from jetway.core.errors import PortError, RejectedError
+from jetway.core.ids import ServiceKey
 from jetway.services.metrics import Metrics
 
 log = structlog.get_logger()
@@ -54,6 +55,10 @@ class DocumentsAside:
     def all(self) -> list[Refused]:
         """Every one, in the order in which they failed first."""
         return list(self._refused.values())
+
+    def any_of(self, keys: Sequence[ServiceKey]) -> bool:
+        """Whether the document of one of these services is set aside."""
+        return bool(self._refused) and any(str(key) in self._refused for key in keys)
 
     def put(self, name: str, error: PortError, again: Again, *, patience: int = PATIENCE) -> bool:
         """Set it aside; False where it is to be tried again first, or where there is no more room."""

@@ -174,6 +174,7 @@ class House:
             Projector("documents", outside.document_feed, self.document_writer.write, clock),
             Projector("rows", outside.row_feed, self.row_writer.write, clock),
             Projector("events", outside.event_feed, self.event_writer.write, clock),
+            {"document": self.documents_aside.any_of, "row": self.set_aside.any_of},
         )
         self.trail = trail = Trail(outside.audit, clock, outside.identifiers)
         self.api_tokens = ApiTokens(outside.api_tokens, trail, clock)

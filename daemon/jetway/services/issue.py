@@ -163,7 +163,7 @@ class Issuer:
         key = _service_key(service)
         spec = await self._spec(key, service)
         applied = await self._admitted(key, c.Register(spec=spec, revive=revive), caller)
-        await self._projections.settled(applied.sequence, PROJECTION_SECONDS)
+        await self._projections.settled(applied.sequence, PROJECTION_SECONDS, [applied.after.key])
         return applied.after
 
     async def find(self, service: NewService) -> ServiceRecord | None:
@@ -200,7 +200,7 @@ class Issuer:
             return c.Register(spec=spec, revive=False)
 
         applied = await self._recorder.apply(key, described, caller)
-        await self._projections.settled(applied.sequence, PROJECTION_SECONDS)
+        await self._projections.settled(applied.sequence, PROJECTION_SECONDS, [applied.after.key])
         return applied.after
 
     async def register_known(self, poller_id: str) -> None:
@@ -257,7 +257,7 @@ class Issuer:
         if package is record.package and package.status is PackageStatus.ISSUED:
             # That call may have been cut off before it looked at the parent again.
             await self._require_parent_still(record, c.Withdraw(reason=_ORPHANED))
-        projection = await self._projections.settled(entry.sequence, PROJECTION_SECONDS)
+        projection = await self._projections.settled(entry.sequence, PROJECTION_SECONDS, [record.key])
         return Issued(record, package, self._token(record, package), projection)
 
     async def _spec(
@@ -339,7 +339,7 @@ class Issuer:
         )
         # Before the wait: a batch of the projections wakes many at once, who should not all sign in one turn.
         token = self._token(record, package)
-        projection = await self._projections.settled(applied.sequence, PROJECTION_SECONDS)
+        projection = await self._projections.settled(applied.sequence, PROJECTION_SECONDS, [applied.after.key])
         return Issued(record, package, token, projection)
 
     def _terms(self, package_id: str, token_ttl: timedelta | None, notes: str, watch: bool) -> c.NewPackage:

@@ -9,14 +9,15 @@ one delivered, so they can never write backwards.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
 
 from jetway.core.errors import PortError
+from jetway.core.ids import ServiceKey
 from jetway.core.rows import Event
 from jetway.ports import Change, Clock, Feed, FeedItem
 from jetway.services.index import SequenceWaiters
@@ -167,6 +168,8 @@ class Projections:
     documents: Projector[Change]
     rows: Projector[Change]
     events: Projector[Sequence[Event]]
+    refused: Mapping[str, Callable[[Sequence[ServiceKey]], bool]] = field(default_factory=dict)
+    """Whether a `document` or `row` of these services is set aside by this daemon: passed, and yet not written."""
 
     @property
     def all(self) -> tuple[Projector[Change], Projector[Change], Projector[Sequence[Event]]]:
@@ -194,13 +197,16 @@ class Projections:
             if projector.name == projection:
                 projector.progress.advance(position)
 
-    async def settled(self, sequence: int, timeout: float) -> dict[str, str]:
+    async def settled(self, sequence: int, timeout: float, keys: Sequence[ServiceKey]) -> dict[str, str]:
         """Wait until the write at `sequence` has reached its document and row, up to `timeout` seconds.
 
-        At once where a target is known to be away.
+        At once where a target is known to be away. `keys` are the services that were written: what is set aside
+        of one of them is `queued` as well.
         """
         document, row = await asyncio.gather(
             self.documents.settled(sequence, timeout), self.rows.settled(sequence, timeout)
         )
-        said = {True: "written", False: "queued"}
-        return {"document": said[document], "row": said[row]}
+        done = {"document": document, "row": row}
+        for what, is_refused in self.refused.items():
+            done[what] = done[what] and not is_refused(keys)
+        return {what: "written" if well else "queued" for what, well in done.items()}

@@ -137,7 +137,7 @@ class Purger:
             # Else it would be finished by somebody between archive and purge, and the purge find another version.
             await self._cascades.finish(key, outcome.sequence, SYSTEM)
         gone, sequence = await self._recorder.read(key), entry(key).sequence
-        settled = await self._projections.settled(sequence, _PROJECTION_SECONDS)
+        settled = await self._projections.settled(sequence, _PROJECTION_SECONDS, [key])
         return (gone, sequence) if gone and settled["document"] == "written" else None
 
     async def _forget(self, record: ServiceRecord, sequence: int, place: str, caller: Caller) -> bool:

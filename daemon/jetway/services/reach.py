@@ -36,7 +36,8 @@ class Reach:
     async def of(self, records: Sequence[ServiceRecord], sequence: int) -> Reached:
         """How far these records have come. `sequence` is that of the last of them in the ledger."""
         projected, told = await asyncio.gather(
-            self._projections.settled(sequence, SECONDS), self._told(records)
+            self._projections.settled(sequence, SECONDS, [record.key for record in records]),
+            self._told(records),
         )
         reached: list[Step] = ["status"]
         left: list[Left] = []
@@ -45,7 +46,7 @@ class Reach:
             if projected[what] == "written":
                 reached.append(what)
             else:
-                left.append(Left(what, "waits for its projection, which goes on by itself"))
+                left.append(Left(what, "waits for its projection, which goes on by itself; see /readyz"))
         if isinstance(told, Left):
             left.append(told)
         elif told:

@@ -8,6 +8,7 @@ bounded; a database that refuses more than that has a fault of its own, and the 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -61,6 +62,10 @@ class SetAside:
         """Whether this version of the row was refused, so that trying it again waits for reconcile."""
         refusal = self._rows.get(name_of(row))
         return refusal is not None and refusal.version >= (row.epoch, row.revision)
+
+    def any_of(self, keys: Sequence[ServiceKey]) -> bool:
+        """Whether a row of one of these services, or of a package of theirs, is set aside."""
+        return not {refusal.owner for refusal in self._rows.values()}.isdisjoint(keys)
 
     def put(self, row: Row, error: PortError) -> None:
         """Remember a refused row. Raises `error` when there is no more room."""
