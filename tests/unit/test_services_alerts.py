@@ -20,8 +20,7 @@ from jetway.core.record import Approval, ServiceStatus
 from jetway.services import alert_lines as module
 from jetway.services import alerts as intake
 from jetway.services.alert_lines import Target
-from jetway.services.alerts import Alerts
-from jetway.services.fence import TAKEOVER_SECONDS
+from jetway.services.alerts import _STANDBY_SECONDS, Alerts
 from jetway.services.index import Index
 from jetway.services.liveness import LivenessChange
 from jetway.services.metrics import Metrics
@@ -263,7 +262,7 @@ def test_what_another_daemon_leads_and_tells_is_not_told_again_after_it() -> Non
     world.is_offline()
     world.is_offline(ServiceType.AGENT)
     world.silence(AGENT)
-    world.clock.advance(TAKEOVER_SECONDS)
+    world.clock.advance(_STANDBY_SECONDS)
     assert world.told(130) == []
     world.alerts.leads = lambda: True
     assert world.told(130) == []
@@ -276,7 +275,7 @@ def test_the_leader_that_dies_before_it_told_leaves_it_to_the_next() -> None:
     world = World()
     world.alerts.leads = lambda: False
     world.is_offline()
-    world.clock.advance(TAKEOVER_SECONDS - 1)
+    world.clock.advance(_STANDBY_SECONDS - 1)
     assert world.told(130) == []
     world.alerts.leads = lambda: True
     assert world.told(130) == ["offline"]

@@ -21,7 +21,6 @@ from jetway.core.record import Approval, EventType, ServiceRecord, ServiceStatus
 from jetway.ports import Clock, Identifiers
 from jetway.services.alert_lines import REMEMBERED, Line, Offer, Owed, Target, Topic
 from jetway.services.census import is_stuck
-from jetway.services.fence import TAKEOVER_SECONDS
 from jetway.services.index import Index
 from jetway.services.liveness import LivenessChange
 from jetway.services.metrics import Metrics
@@ -30,6 +29,8 @@ from jetway.services.pace import Pace, in_slices
 _LOOK_SECONDS = 60.0
 _FIRST_LOOK = timedelta(hours=1)
 """How far back the first look goes: what became stuck while nobody looked."""
+_STANDBY_SECONDS = 15 * 60.0
+"""For so long a daemon that does not lead keeps what it would tell: the one that leads may end untold."""
 _EXPECTED = (ServiceStatus.ACTIVE, ServiceStatus.INACTIVE)
 """Whose silence is worth an alert."""
 
@@ -201,8 +202,8 @@ class Alerts:
             self._offer(owed, record)
         elif self.silenced_since(record) is not None:
             owed.since = self._clock.monotonic()  # the one that leads keeps quiet as well
-        elif self.another_leads() and self._clock.monotonic() - owed.since >= TAKEOVER_SECONDS:
-            del self._owed[topic]  # and has told it by now
+        elif self.another_leads() and self._clock.monotonic() - owed.since >= _STANDBY_SECONDS:
+            del self._owed[topic]  # and has told it by now, or still tries
 
     def _is_so(self, kind: AlertKind, record: ServiceRecord) -> bool:
         """Whether what is owed is still true."""
