@@ -59,6 +59,26 @@ async def test_a_bucket_that_keeps_more_is_not_cut(nats_server: NatsServer) -> N
     await connection.close()
 
 
+async def test_earlier_versions_can_be_dropped_and_what_stands_is_kept(nats_server: NatsServer) -> None:
+    connection = await connect_to(nats_server)
+    jetstream = JetStream(connection)
+    await make_bucket(jetstream, CONFIG_HISTORY)
+    documents = NatsDocuments(jetstream, Names())
+    for name in ("p1", "p2"):
+        sequence = await documents.write(f"config/pollers/{name}.json", b"a secret", 0)
+        sequence = await documents.write(f"config/pollers/{name}.json", b"another", sequence)
+    await documents.delete("config/pollers/p1.json", sequence - 2)
+    for name in ("p1", "p3"):
+        await documents.forget_earlier(f"config/pollers/{name}.json")
+    info = await jetstream.call("STREAM.INFO.KV_config", {"subjects_filter": ">"})
+    assert info["state"]["subjects"] == {
+        "$KV.config.config/pollers/p1.json": 1,
+        "$KV.config.config/pollers/p2.json": 2,
+    }
+    assert await documents.read("config/pollers/p1.json") == StoredDocument(None, sequence + 1)
+    await connection.close()
+
+
 async def test_a_view_that_was_slow_tells_of_a_status_that_a_deletion_followed(
     nats_server: NatsServer,
 ) -> None:

@@ -126,6 +126,9 @@ class HttpDocuments:
     async def delete(self, key: str, expected: int) -> None:
         raise NotImplementedError
 
+    async def forget_earlier(self, key: str) -> None:
+        """Nothing is kept here."""
+
     async def keys(self, prefix: str) -> Sequence[str]:
         return sorted(key for key in self.contents if key.startswith(prefix))
 

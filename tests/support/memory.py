@@ -255,6 +255,8 @@ class MemoryDocuments(Failing):
     def __init__(self) -> None:
         super().__init__()
         self.documents: dict[str, StoredDocument] = {}
+        self.earlier: dict[str, list[bytes | None]] = {}
+        """The versions of each that are kept beside the newest."""
         self.largest = 4 * 1024 * 1024
         """Bytes of a document that is still taken."""
         self._sequence = 0
@@ -276,6 +278,11 @@ class MemoryDocuments(Failing):
         with self._call("delete"):
             self._swap(key, None, expected)
 
+    async def forget_earlier(self, key: str) -> None:
+        """All but the newest."""
+        with self._call("forget_earlier"):
+            self.earlier.pop(key, None)
+
     async def keys(self, prefix: str) -> Sequence[str]:
         """Existing ones."""
         with self._call("keys"):
@@ -296,6 +303,8 @@ class MemoryDocuments(Failing):
         if self.documents.get(key, ABSENT).sequence != expected:
             raise ConflictError(f"{key} is not at {expected}")
         self._sequence += 1
+        if key in self.documents:
+            self.earlier.setdefault(key, []).append(self.documents[key].data)
         self.documents[key] = StoredDocument(data, self._sequence)
         return self._sequence
 

@@ -116,7 +116,15 @@ async def test_a_rehearsal_writes_nothing(house: House) -> None:
     assert (house.ledger.writes, house.archive.files) == (writes, {})
 
 
-@pytest.mark.parametrize("step", ["archive", "trail", "purge"])
+async def test_earlier_versions_of_its_document_go_with_a_service(house: House) -> None:
+    await taken_out(house)
+    house.clock.advance(91 * DAY)
+    assert set(house.documents.earlier) == {"config/pollers/p1.json", "config/pollers/p1/agents/a1.json"}
+    assert (await house.purger.run()).changed == 2
+    assert house.documents.earlier == {}
+
+
+@pytest.mark.parametrize("step", ["archive", "trail", "documents", "purge"])
 async def test_cut_off_anywhere_it_is_done_again(house: House, step: str) -> None:
     await taken_out(house, delete=True)
     house.clock.advance(8 * DAY)
@@ -125,6 +133,8 @@ async def test_cut_off_anywhere_it_is_done_again(house: House, step: str) -> Non
         house.archive.fail_next("store", error, after_effect=True)
     elif step == "trail":
         house.audit.fail_next("append", error, after_effect=True)
+    elif step == "documents":
+        house.documents.fail_next("forget_earlier", error, after_effect=True)
     else:
         house.ledger.fail_next("purge", error, after_effect=True)
     with pytest.raises(UnavailableError):

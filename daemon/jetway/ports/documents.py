@@ -30,6 +30,10 @@ class Documents(Protocol):
         """Leave a delete marker if the key is still at sequence `expected`."""
         ...
 
+    async def forget_earlier(self, key: str) -> None:
+        """Drop all versions but the newest; what was in them cannot be read any more."""
+        ...
+
     async def keys(self, prefix: str) -> Sequence[str]:
         """Existing keys that begin with `prefix`, sorted."""
         ...

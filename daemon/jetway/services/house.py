@@ -252,6 +252,7 @@ class House:
             self.recorder,
             self.cascades,
             self.projections,
+            outside.documents,
             outside.archive,
             trail,
             _kept(settings),

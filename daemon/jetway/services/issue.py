@@ -339,7 +339,9 @@ class Issuer:
         )
         # Before the wait: a batch of the projections wakes many at once, who should not all sign in one turn.
         token = self._token(record, package)
-        projection = await self._projections.settled(applied.sequence, PROJECTION_SECONDS, [applied.after.key])
+        projection = await self._projections.settled(
+            applied.sequence, PROJECTION_SECONDS, [applied.after.key]
+        )
         return Issued(record, package, token, projection)
 
     def _terms(self, package_id: str, token_ttl: timedelta | None, notes: str, watch: bool) -> c.NewPackage:

@@ -18,9 +18,9 @@ import structlog
 from jetway.core import commands as c
 from jetway.core.errors import ConflictError, Refused
 from jetway.core.identity import must_be_kept
-from jetway.core.ids import ServiceKey, ServiceType
+from jetway.core.ids import ServiceKey, ServiceType, document_key
 from jetway.core.record import Cascade, EventType, ServiceRecord, ServiceStatus
-from jetway.ports import PurgeArchive
+from jetway.ports import Documents, PurgeArchive
 from jetway.services.caller import SYSTEM, Caller
 from jetway.services.cascade import Cascades
 from jetway.services.pace import Pace, in_order
@@ -53,6 +53,7 @@ class Purger:
         recorder: Recorder,
         cascades: Cascades,
         projections: Projections,
+        documents: Documents,
         archive: PurgeArchive,
         trail: Trail,
         kept: Kept,
@@ -61,6 +62,7 @@ class Purger:
         self._recorder = recorder
         self._cascades = cascades
         self._projections = projections
+        self._documents = documents
         self._archive = archive
         self._trail = trail
         self._kept = kept
@@ -153,6 +155,8 @@ class Purger:
             },
             event_id=f"purged-{record.key}-{version}",
         )
+        # What a checker was told may hold secrets: with the service its earlier documents go as well.
+        await self._documents.forget_earlier(document_key(record.lineage))
         try:
             await self._recorder.ledger.purge(record.key, sequence)
         except ConflictError:

@@ -46,6 +46,10 @@ class Bucket:
         """Leave a delete marker if the key is still at `expected`."""
         await self._js.publish(self.subject(key), b"", expected=expected, headers={OPERATION: "DEL"})
 
+    async def forget_earlier(self, key: str) -> None:
+        """Drop all versions but the newest, which may be a marker."""
+        await self._js.call(f"STREAM.PURGE.{self.stream}", {"filter": self.subject(key), "keep": 1})
+
     async def keys(self, prefix: str = "") -> Sequence[str]:
         """Existing keys that begin with `prefix`, sorted."""
         found = [key for key in await self._subjects() if key.startswith(prefix)]

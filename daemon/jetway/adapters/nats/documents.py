@@ -44,6 +44,10 @@ class NatsDocuments:
             if found.sequence <= expected or found.data is not None:
                 raise
 
+    async def forget_earlier(self, key: str) -> None:
+        """Drop all versions but the newest. Raises UnavailableError."""
+        await self._bucket.forget_earlier(key)
+
     async def keys(self, prefix: str) -> Sequence[str]:
         """Existing keys that begin with `prefix`, sorted."""
         return await self._bucket.keys(prefix)

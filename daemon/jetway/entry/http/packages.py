@@ -178,12 +178,15 @@ def body_hash(body: r.CreatePackage) -> str:
 
 
 def install_commands(public_url: str, service_id: str, pin: str = "") -> a.Install:
-    """What to run on the edge host. Both ask for the token."""
+    """What to run on the edge host. Both ask for the token.
+
+    The wheel is a file of the operator's: asked for by name, an index might have a stranger's.
+    """
     folder = f"/etc/jetway-edge/{service_id}"
     script = shlex.quote(f"{public_url}/install.sh")
     fetch = f"curl -fsS {script}" if not pin else _fetch_pinned(public_url, script, pin)
     return a.Install(  # noqa: S604 - a text that is called shell, not a call of one
-        python=f"pip install edge-jetway && jetway join --dir {folder}",
+        python=f"pip install ./edge_jetway-*.whl && jetway join --dir {folder}",
         shell=f"{fetch} | sh -s -- --dir {folder}",
     )
 

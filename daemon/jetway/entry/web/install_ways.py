@@ -10,7 +10,8 @@ from jetway.setting_types import is_loopback
 
 DOCKERFILE = """\
 FROM python:3.12-slim
-RUN pip install --no-cache-dir edge-jetway \\
+COPY edge_jetway-*.whl /tmp/
+RUN pip install --no-cache-dir /tmp/edge_jetway-*.whl \\
  && useradd --uid 10001 jetway-edge && install -d -o jetway-edge -m 700 /state
 USER jetway-edge
 VOLUME /state
@@ -23,7 +24,7 @@ install -m 644 jetway-edge.sysusers.conf /etc/sysusers.d/jetway-edge.conf
 install -m 644 jetway-edge.tmpfiles.conf /etc/tmpfiles.d/jetway-edge.conf
 install -m 644 jetway-edge@.service /etc/systemd/system/jetway-edge@.service
 systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload
-python3 -m venv /opt/jetway && /opt/jetway/bin/pip install edge-jetway"""
+python3 -m venv /opt/jetway && /opt/jetway/bin/pip install ./edge_jetway-*.whl"""
 _RUN_OPTIONS = (
     "--restart unless-stopped --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges"
 )
@@ -56,7 +57,8 @@ def ways(public_url: str, service_id: str, pin: str = "") -> list[Way]:
         Way(
             "python",
             "With Python",
-            "Python 3.11 or newer is on the host. A script gives the token to join with --token-file FILE.",
+            "Python 3.11 or newer is on the host, and the wheel edge_jetway-*.whl, which you build, is in this"
+            " directory. A script gives the token to join with --token-file FILE.",
             (
                 Step("python", "Join", commands.python),
                 Step("run", "Then keep it alive", f"jetway run --dir {folder}"),
@@ -76,7 +78,8 @@ def ways(public_url: str, service_id: str, pin: str = "") -> list[Way]:
         Way(
             "systemd",
             "With systemd",
-            "As root. The three files jetway-edge* are in the folder systemd of Jetway's sources."
+            "As root. The three files jetway-edge* are in the folder systemd of Jetway's sources; put the wheel"
+            " edge_jetway-*.whl, which you build, beside them."
             " A script gives the token to join on standard input.",
             (
                 Step("units", "Once for a host, in that folder", _UNITS),
@@ -99,14 +102,15 @@ def _docker(public_url: str, service_id: str) -> Way:
     return Way(
         "docker",
         "With Docker",
-        "There is no ready image: it is built here from a few lines. The volume keeps the keys and the"
+        "There is no ready image: it is built here from a few lines and the wheel edge_jetway-*.whl, which you"
+        " build, in this directory. The volume keeps the keys and the"
         " configuration, so a new container goes on as the same service."
         " A script joins with -i in the place of -it, and gives the token on standard input.",
         (
             Step(
                 "image",
                 "Once for a host: the image",
-                f"docker build -t jetway-edge - <<'END'\n{DOCKERFILE}END",
+                f"docker build -t jetway-edge -f - . <<'END'\n{DOCKERFILE}END",
             ),
             Step(
                 "docker-join",
