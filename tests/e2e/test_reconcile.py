@@ -6,6 +6,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -17,6 +18,17 @@ def written_to(daemon: Daemon) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(daemon.state / "registry.db", timeout=30)) as database:
         yield database
         database.commit()
+
+
+@pytest.fixture(scope="module")
+def daemon(daemon: Daemon) -> Daemon:
+    """One that has just compared everything: by itself it does so an hour later, and no sooner after its start."""
+    run = daemon.call("POST", "/api/admin/jobs/reconcile/runs", {"dry_run": False})
+    assert (run.status, run.json["outcome"]) == (200, "done"), run.body
+    daemon.restart()
+    soon = datetime.now(UTC) + timedelta(minutes=30)
+    assert datetime.fromisoformat(daemon.get("/api/admin/jobs/reconcile")["next_run"]) > soon
+    return daemon
 
 
 @pytest.fixture
@@ -38,7 +50,7 @@ async def test_reconcile_mends_what_was_changed_by_hand(daemon: Daemon, poller: 
         daemon.rows(f"SELECT * FROM pollers WHERE poller_id = '{poller}'"),
     )
     async with daemon.nats() as client:
-        bucket = await client.jetstream().key_value("config")
+        bucket = await client.jetstream(timeout=30).key_value("config")
         before = (await bucket.get(path)).value or b""
         await bucket.put(path, json.dumps({**json.loads(before), "status": "revoked"}).encode())
         with written_to(daemon) as database:
