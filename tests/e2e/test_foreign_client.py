@@ -15,13 +15,14 @@ from nats.aio.msg import Msg
 from nats.errors import TimeoutError as NatsTimeoutError
 from nats.js.kv import KeyValue
 
-from support.daemon import PACKAGES, SERVICES, Daemon, fresh, nats_key
+from support.daemon import PACKAGES, SERVICES, Daemon, eventually, fresh, nats_key
 from support.daemon_state import eventually_async
+from support.nats_server import settled
 
 
 async def entry(client: Client, key: str) -> KeyValue.Entry:
     """What stands there now, asked once."""
-    return await (await client.jetstream().key_value("config")).get(key)
+    return await (await client.jetstream(timeout=30).key_value("config")).get(key)
 
 
 def stored_at(message: Msg) -> float:
@@ -73,7 +74,7 @@ async def test_a_watcher_sees_pending_before_the_201_and_active_after_the_heartb
     poller = fresh("p")
     key = f"config/pollers/{poller}.json"
     async with daemon.nats() as client:
-        watcher = await (await client.jetstream().key_value("config")).watch(key)
+        watcher = await (await client.jetstream(timeout=30).key_value("config")).watch(key)
         assert await watcher.updates() is None  # nothing there yet
         created = await asyncio.to_thread(daemon.create, "poller", poller)
         first = await watcher.updates(timeout=30)
@@ -123,8 +124,8 @@ async def test_a_poller_hears_of_its_agents_and_of_no_others(daemon: Daemon) -> 
     live, watched = Heard(), Heard()
     async with daemon.nats() as client:
         await client.subscribe(f"edge.config.pollers.{mine}.>", cb=live.take)
-        await client.flush()
-        watcher = await (await client.jetstream().key_value("config_watch")).watch(
+        await settled(client)
+        watcher = await (await client.jetstream(timeout=30).key_value("config_watch")).watch(
             f"config.pollers.{mine}.agents.*"
         )
         following = asyncio.create_task(follow(watcher, watched))
@@ -160,7 +161,8 @@ async def test_an_agent_finds_its_checkers_through_its_own_document(daemon: Daem
     poller, agent, checker = fresh("p"), fresh("a"), fresh("c")
     daemon.create("poller", poller)
     daemon.create("agent", agent, poller)
-    daemon.create("checker", checker, agent, checker_config={"targets": ["198.51.100.7"]})
+    created = daemon.create("checker", checker, agent, checker_config={"targets": ["198.51.100.7"]})
+    daemon.require_written(created)
     async with daemon.nats() as client:
 
         async def check() -> None:
@@ -174,10 +176,12 @@ async def test_an_agent_finds_its_checkers_through_its_own_document(daemon: Daem
             (await entry(client, f"config/agents/{agent}/checkers/{checker}.json")).value or b""
         )
         assert document["checker_config"]["targets"] == ["198.51.100.7"]
-        reply = await client.request(
-            f"$JS.API.DIRECT.GET.KV_config_watch.$KV.config_watch.config.agents.{agent}.checkers.{checker}"
-        )
-        assert json.loads(reply.data) == document
+        view = f"$JS.API.DIRECT.GET.KV_config_watch.$KV.config_watch.config.agents.{agent}.checkers.{checker}"
+
+        async def shown() -> None:
+            assert json.loads((await client.request(view, timeout=30)).data or "null") == document
+
+        await eventually_async(shown)
 
 
 async def test_a_heartbeat_asked_as_a_request_is_answered_into_the_senders_own_inbox(daemon: Daemon) -> None:
@@ -202,11 +206,16 @@ async def test_a_reply_subject_elsewhere_is_ignored_and_counted(daemon: Daemon, 
     before = daemon.metric("jetway_heartbeats_refused_total", reason="foreign_reply")
     async with daemon.nats() as client, daemon.nats(inbox=f"_INBOX_poller_{poller}") as honest:
         listening = await client.subscribe(foreign)
-        await client.flush()
+        await settled(client)
         await client.publish(subject, b"{}", reply=foreign)
-        await client.flush()
+        await settled(client)
         # An answer to a later, honest question: the ignored one would have come by now.
         await honest.request(subject, b"{}", timeout=30)
+        await settled(client)
         with pytest.raises(NatsTimeoutError):
             await listening.next_msg(timeout=0.3)
-    assert daemon.metric("jetway_heartbeats_refused_total", reason="foreign_reply") == before + 1
+
+    def counted() -> None:
+        assert daemon.metric("jetway_heartbeats_refused_total", reason="foreign_reply") == before + 1
+
+    eventually(counted)
