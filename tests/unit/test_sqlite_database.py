@@ -401,8 +401,14 @@ class TestDeadlines:
         await hasty.append_events([event()])
         assert await hasty.find_row_versions() == {}
 
-    async def test_a_write_that_began_has_an_unknown_outcome(self, hasty: SqliteDatabase) -> None:
-        gate = _Gate()
+    async def test_a_write_that_began_has_an_unknown_outcome(
+        self, hasty: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gate, loop = _Gate(), asyncio.get_running_loop()
+        clock, hasty._deadline = loop.time, 3600
+        writing = asyncio.create_task(hasty._write(gate))
+        await gate.wait_entered()
+        monkeypatch.setattr(loop, "time", lambda: clock() + 3600)  # however long its thread took to begin
         with pytest.raises(OutcomeUnknownError):
-            await hasty._write(gate)
+            await writing
         gate.release.set()
