@@ -27,7 +27,7 @@ async def documents(daemon: Daemon) -> dict[str, Any]:
     """All config documents and templates, but for what changes with every revision."""
     found = {}
     async with daemon.nats() as client:
-        bucket = await client.jetstream().key_value("config")
+        bucket = await client.jetstream(timeout=30).key_value("config")
         for key in await bucket.keys():
             document = json.loads((await bucket.get(key)).value or b"")
             found[key] = {name: value for name, value in document.items() if name not in _OF_A_REVISION}
@@ -36,7 +36,7 @@ async def documents(daemon: Daemon) -> dict[str, Any]:
 
 async def edit(daemon: Daemon, key: str, config: dict[str, Any]) -> None:
     async with daemon.nats() as client:
-        bucket = await client.jetstream().key_value("config")
+        bucket = await client.jetstream(timeout=30).key_value("config")
         document = json.loads((await bucket.get(key)).value or b"")
         await bucket.put(key, json.dumps({**document, "checker_config": config}).encode())
 

@@ -172,13 +172,13 @@ async def test_a_stream_that_somebody_made_otherwise_is_refused_with_the_differe
     daemon = new_daemon(**on(server))
     daemon.stop()
     async with daemon.nats() as client:
-        config = (await client.jetstream().stream_info("KV_registry")).config
-        await client.jetstream().update_stream(config, max_msgs_per_subject=1)
+        config = (await client.jetstream(timeout=30).stream_info("KV_registry")).config
+        await client.jetstream(timeout=30).update_stream(config, max_msgs_per_subject=1)
     done = jetway("serve", **daemon.settings)
     assert done.returncode == 1
     line = done.stderr.strip().splitlines()[-1]
     for name in ("KV_registry", "max_msgs_per_subject", "64", "1"):
         assert name in line
     async with daemon.nats() as client:
-        await client.jetstream().update_stream(config, max_msgs_per_subject=64)
+        await client.jetstream(timeout=30).update_stream(config, max_msgs_per_subject=64)
     daemon.start()

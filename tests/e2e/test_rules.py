@@ -79,7 +79,9 @@ async def test_a_revoked_poller_is_revoked_everywhere_and_never_heard_again(daem
         service = daemon.service("poller", poller)
         assert (service["status"], service["status_reason"]) == ("revoked", "stolen")
         eventually(lambda: _row_is(daemon, "poller", poller, "revoked"))
-        document = await (await client.jetstream().key_value("config")).get(f"config/pollers/{poller}.json")
+        document = await (await client.jetstream(timeout=30).key_value("config")).get(
+            f"config/pollers/{poller}.json"
+        )
         assert json.loads(document.value or b"")["status"] == "revoked"
 
 
@@ -242,7 +244,7 @@ async def test_steady_heartbeats_write_nothing_to_the_ledger_and_keep_first_seen
     async with daemon.nats(inbox=f"_INBOX_poller_{poller}") as client:
         await client.request(subject, timeout=30)
         before = daemon.service("poller", poller)
-        ledger = await client.jetstream().key_value("registry")
+        ledger = await client.jetstream(timeout=30).key_value("registry")
         written = (await ledger.get(f"poller.{poller}")).revision
         for _ in range(200):
             await client.publish(subject, b'{"healthy": true}')
@@ -417,7 +419,7 @@ async def test_a_document_follows_every_change_and_a_hand_edited_config_is_kept(
     subject = onboard(daemon, "checker", checker, agent)
     key = f"config/agents/{agent}/checkers/{checker}.json"
     async with daemon.nats() as client:
-        bucket = await client.jetstream().key_value("config")
+        bucket = await client.jetstream(timeout=30).key_value("config")
         assert (await bucket.status()).ttl in (None, 0)  # documents do not vanish with age
         document = json.loads((await bucket.get(key)).value or b"")
         document["checker_config"] = {"targets": ["198.51.100.99"]}

@@ -307,7 +307,7 @@ def test_what_is_written_of_a_service_stands_everywhere_as_it_was_written(daemon
 async def config_documents(daemon: Daemon) -> dict[str, Any]:
     """All config documents as any NATS client reads them."""
     async with daemon.nats() as client:
-        bucket = await client.jetstream().key_value("config")
+        bucket = await client.jetstream(timeout=30).key_value("config")
         found = {}
         for key in await bucket.keys():
             entry = await bucket.get(key)

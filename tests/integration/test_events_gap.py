@@ -59,7 +59,7 @@ async def lose(client: Client, real: RealHouse, revision: int) -> set[str]:
     lost = next(record for record in history if record.revision == revision)
     last = (await ask(client, f"STREAM.INFO.{EVENTS}"))["state"]["last_seq"]
     for sequence in range(1, last + 1):
-        message = await client.jetstream().get_msg(EVENTS, sequence)
+        message = await client.jetstream(timeout=30).get_msg(EVENTS, sequence)
         if (
             message.subject == f"registry.events.{AGENT}"
             and json.loads(message.data or b"")["revision"] == revision
@@ -79,7 +79,7 @@ async def ids_beside(client: Client) -> set[str]:
     found = set()
     for sequence in range(1, last + 1):
         try:
-            message = await client.jetstream().get_msg(EVENTS, sequence)
+            message = await client.jetstream(timeout=30).get_msg(EVENTS, sequence)
         except nats.js.errors.NotFoundError:
             continue
         if (message.subject or "").startswith("registry.events.gateway."):

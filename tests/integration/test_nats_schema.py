@@ -195,7 +195,7 @@ async def test_a_watcher_and_a_subscriber_see_their_poller_and_no_other(gateway:
     documents = NatsDocuments(gateway.jetstream, gateway.names)
     client = await nats.connect(gateway.server.url)
     try:
-        bucket = await client.jetstream().key_value("config_watch")
+        bucket = await client.jetstream(timeout=30).key_value("config_watch")
         watcher = await bucket.watch("config.pollers.p.agents.*")
         assert await watcher.updates(timeout=30) is None
         live = await client.subscribe("edge.config.pollers.p.>")

@@ -76,7 +76,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         client = await nats.connect(real.nats_url)
         try:
             await real.activate_tree()
-            bucket = await client.jetstream().key_value("config")
+            bucket = await client.jetstream(timeout=30).key_value("config")
             yield Site(real, bucket)
         finally:
             await client.close()

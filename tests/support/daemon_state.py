@@ -62,7 +62,7 @@ async def eventually_async(check: Callable[[], Awaitable[T]], seconds: float = 3
 
 async def messages(client: Client, stream: str, subject: str) -> list[Any]:
     """Everything that the stream holds on `subject`, oldest first."""
-    stream_api = client.jetstream()
+    stream_api = client.jetstream(timeout=30)
     try:
         # Not its count: that of the server is wrong after a write that failed.
         last = (await stream_api.get_last_msg(stream, subject)).seq
@@ -209,7 +209,7 @@ def _part(of: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 async def fingerprint(daemon: Daemon, client: Client) -> dict[str, Any]:
     """Whatever a refused call must leave as it was; the trail may move, and last_seen: see `last_seen`."""
-    stream_api = client.jetstream()
+    stream_api = client.jetstream(timeout=30)
     last = {
         stream: (await stream_api.stream_info(stream)).state.last_seq
         for stream in ("KV_registry", "KV_config")
@@ -239,7 +239,7 @@ def last_seen(daemon: Daemon) -> dict[str, Any]:
 async def _require_settled(client: Client) -> None:
     """What was acknowledged before has reached its document and its row."""
     for durable in ("documents", "rows"):
-        info = await client.jetstream().consumer_info("KV_registry", durable)
+        info = await client.jetstream(timeout=30).consumer_info("KV_registry", durable)
         assert (info.num_pending, info.num_ack_pending) == (0, 0)
 
 
