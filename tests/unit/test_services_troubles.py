@@ -8,6 +8,7 @@ from jetway.core.errors import UnavailableError
 from jetway.core.heartbeat import BatchEntry, Payload
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.record import ServiceStatus
+from jetway.services import troubles
 from jetway.services.catalogue import ServiceView
 from jetway.services.fence import TAKEOVER_SECONDS
 from support.builders import AGENT, LINEAGES
@@ -155,6 +156,26 @@ async def test_a_service_that_is_gone_leaves_no_trouble_behind() -> None:
         house.index.forget(AGENT)
         assert house.troubles.clones(AGENT) == ()
         await house.troubles.look()
+
+
+async def test_a_service_that_goes_while_the_others_are_looked_at_breaks_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = (LINEAGE.key, LINEAGES[ServiceType.CHECKER].key)
+    async with running_house() as house:
+        await house.activate_tree()
+        for who in ("one", "two", "one"):
+            for key in keys:
+                await house.beat(LINEAGES[key.service_type], Payload(instance_id=who))
+        assert all(house.troubles.clones(key) for key in keys)
+
+        async def breathe(_pace: troubles.Pace) -> None:
+            for key in keys:
+                house.troubles.forget(key)
+
+        monkeypatch.setattr(troubles.Pace, "breathe", breathe)
+        await house.troubles.look()
+        assert not any(house.troubles.clones(key) for key in keys)
 
 
 async def test_a_service_heard_directly_and_by_a_relay_with_other_addresses_is_no_clone() -> None:

@@ -27,8 +27,8 @@ MOST_WINDOWS = 1000
 LONGEST = timedelta(days=366)
 _RELOAD_SECONDS = 10.0
 _RETRY_SECONDS = 2.0
-_FORGOTTEN_AFTER = timedelta(hours=1)
-"""When one that is over goes from the store: not at once, for another daemon's clock may be behind."""
+_FORGOTTEN_AFTER = timedelta(days=1)
+"""When one that is over goes from the store: not at once, for this daemon's clock may be ahead."""
 _MOST_FORGOTTEN = 100
 """At one time."""
 
@@ -126,10 +126,7 @@ class Maintenance:
         async with self._changing:
             await self._store.put(window)
             left = {each.window_id: each for each in self._windows.values() if each.until > now}
-            over = self._windows.keys() - left.keys()
             self._know({**left, window.window_id: window})
-            for window_id in over:
-                await self._remove(window_id)
         await self._tell(EventType.MAINTENANCE_BEGUN, caller, window)
         return window
 

@@ -134,6 +134,8 @@ class Troubles:
             self._begin_or_end(EventType.FLAPPING, change.record, why)
 
     def _look_at_flapping(self, key: ServiceKey) -> None:
+        if key not in self._flapping:  # it was forgotten meanwhile
+            return
         now = self._clock.now().timestamp()
         if is_flapping(self._book.moments(key), now, self._rule, was_flapping=True):
             return
@@ -175,10 +177,10 @@ class Troubles:
         self._begin_or_end(EventType.CLONE_SUSPECTED, record, why, {"suspects": [first, second]})
 
     def _look_at_clones(self, key: ServiceKey) -> None:
-        hearing = self._presence.hearing
-        if hearing is None:
+        hearing, known = self._presence.hearing, self._instances.get(key)
+        if hearing is None or known is None:  # it was forgotten meanwhile
             return
-        known, alive = self._instances[key], self._alive_seconds(key)
+        alive = self._alive_seconds(key)
         if not is_over(known, hearing.since, hearing.until, alive_seconds=alive):
             return
         self._cloned.discard(key)
