@@ -19,10 +19,15 @@ SECRET_KEYS = ("vault.keys", "https.pem", "ca-key.pem", "token-signing.pem", "to
 
 
 def commands(name: str) -> list[list[str]]:
-    """The commands of the blocks of that name, without a prompt and without variables before them."""
+    """The commands of the blocks of that name, without a prompt and without variables before them.
+
+    Those of the gateway's own user are this user's here, and the settings are the shipped ones.
+    """
     blocks = re.findall(rf"<!-- run: {name} -->\n```console\n(.*?)```", PAGE, re.DOTALL)
     assert blocks, name
-    lines = [line.lstrip("$# ") for block in blocks for line in block.splitlines()]
+    shown = "".join(blocks).replace("sudo -u jetway /opt/jetway/bin/jetway", "jetway")
+    shown = shown.replace("/etc/jetway/jetway.toml", str(ROOT / "config" / "jetway.toml"))
+    lines = [line.lstrip("$# ") for line in shown.splitlines()]
     return [[word for word in shlex.split(line) if not word.startswith("JETWAY_")] for line in lines]
 
 
