@@ -199,7 +199,7 @@ def test_credentials_by_a_given_key_say_every_right() -> None:
     assert nats["pub"] == {"allow": list(grant(GrantNames(), CHECKER).publish)}
     assert nats["sub"] == {"allow": list(grant(GrantNames(), CHECKER).subscribe)}
     assert nats["subs"] > 0 and nats["payload"] > 0
-    assert nats["allowed_connection_types"] == ["STANDARD"]
+    assert nats["allowed_connection_types"] == ["STANDARD", "WEBSOCKET"], "public_urls may be wss://"
 
 
 def test_an_authority_without_a_key_issues_nothing_and_says_why() -> None:

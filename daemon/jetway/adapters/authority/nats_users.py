@@ -69,7 +69,7 @@ class GivenSigner:
             "tags": list(tags(lineage)),
             **permissions(grant(self._names, lineage, watch=watch)),
             **limits(lineage.service_type),
-            "allowed_connection_types": ["STANDARD"],
+            "allowed_connection_types": ["STANDARD", "WEBSOCKET"],  # where `nats.public_urls` say wss://
         }
         if self._key.public != self._account:
             nats["issuer_account"] = self._account
