@@ -8,9 +8,9 @@ from jetway.core.errors import UnavailableError
 from jetway.core.heartbeat import BatchEntry, Payload
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.record import ServiceStatus
-from jetway.services import troubles
 from jetway.services.catalogue import ServiceView
 from jetway.services.fence import TAKEOVER_SECONDS
+from jetway.services.pace import Pace
 from support.builders import AGENT, LINEAGES
 from support.house import House, running_house
 
@@ -169,11 +169,11 @@ async def test_a_service_that_goes_while_the_others_are_looked_at_breaks_nothing
                 await house.beat(LINEAGES[key.service_type], Payload(instance_id=who))
         assert all(house.troubles.clones(key) for key in keys)
 
-        async def breathe(_pace: troubles.Pace) -> None:
+        async def breathe(_pace: Pace) -> None:
             for key in keys:
                 house.troubles.forget(key)
 
-        monkeypatch.setattr(troubles.Pace, "breathe", breathe)
+        monkeypatch.setattr(Pace, "breathe", breathe)
         await house.troubles.look()
         assert not any(house.troubles.clones(key) for key in keys)
 
