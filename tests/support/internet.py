@@ -18,6 +18,7 @@ from typing import Any
 from cryptography import x509
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
+from nats.errors import NoServersError
 
 from support.daemon import Daemon, environment, jetway
 from support.ports import free_port
@@ -101,8 +102,12 @@ class EdgeHost:
 
     async def connect(self, creds: Path | None = None) -> Client:
         """A client of NATS with its credentials, or with those of another file."""
+        return await connect(*self.nats(creds))
+
+    def nats(self, creds: Path | None = None) -> tuple[str, Path, str]:
+        """Where the NATS server is, its credentials or those of another file, and who vouches for the server."""
         nats = self.service["nats"]
-        return await connect(nats["urls"][0], creds or self.creds, nats["ca_pem"])
+        return nats["urls"][0], creds or self.creds, nats["ca_pem"]
 
 
 async def connect(url: str, creds: Path | None, ca_pem: str = "") -> Client:
@@ -119,7 +124,7 @@ async def connect(url: str, creds: Path | None, ca_pem: str = "") -> Client:
             tls=ssl.create_default_context(cadata=ca_pem) if ca_pem else None,
             allow_reconnect=False,
             max_reconnect_attempts=1,
-            connect_timeout=10,
+            connect_timeout=30,
             error_cb=quiet,
         )
     except BaseException:
@@ -140,14 +145,27 @@ async def connected(host: EdgeHost, creds: Path | None = None) -> AsyncIterator[
 
 async def is_let_in(host: EdgeHost, creds: Path | None = None) -> bool:
     """Whether the NATS server takes these credentials."""
+    return await lets_in(*host.nats(creds))
+
+
+async def lets_in(url: str, creds: Path | None, ca_pem: str = "") -> bool:
+    """Whether that NATS server takes these credentials, or nobody's."""
     try:
-        async with connected(host, creds):
-            return True
+        client = await connect(url, creds, ca_pem)
+        await client.close()
+        return True
     except (NatsError, OSError) as error:
-        # With TLS its refusal may be lost: then the connection is cut off as soon as it stands.
-        assert not isinstance(error, ConnectionRefusedError | TimeoutError), error
+        require_turned_away(error)
     await let_go()
     return False
+
+
+def require_turned_away(error: Exception) -> None:
+    """A server that is not there, or that says nothing, has turned nobody away.
+
+    With TLS its refusal may be lost: then the connection is cut off as soon as it stands.
+    """
+    assert not isinstance(error, ConnectionRefusedError | NoServersError | TimeoutError), repr(error)
 
 
 async def let_go() -> None:
