@@ -50,6 +50,7 @@ class Host:
             self.url,
             user_credentials=str(self.folder / "nats.creds"),
             allow_reconnect=False,
+            connect_timeout=30,
             inbox_prefix=SITE.inbox_prefix.removesuffix(".").encode(),
         )
         try:
@@ -84,7 +85,7 @@ async def test_a_host_renews_over_nats_and_the_new_credentials_work(daemon: Daem
         assert isinstance(answer, RenewalAnswer)
         assert "BEGIN CERTIFICATE" in answer.certificate_pem
         stranger = await client.request(
-            renewal_subject(SITE), host.request(NatsKey.generate(Kind.USER)), timeout=5
+            renewal_subject(SITE), host.request(NatsKey.generate(Kind.USER)), timeout=30
         )
         assert parse_answer(stranger.data) == RenewalRefusal(
             error="proof_invalid",
@@ -101,13 +102,19 @@ async def test_a_host_renews_over_nats_and_the_new_credentials_work(daemon: Daem
     (host.folder / "nats.creds").write_text(new)
     async with host.connected() as client:
         await client.publish(SITE.subject("edge.heartbeat"), b"")
-        await client.flush()
+        await settled(client)
 
-    def told() -> None:
-        events = daemon.call("GET", f"{SERVICES}/pollers/site-a/events?type=renewed").json
-        assert events["total"] == 1, "one renewal, and none for a reply elsewhere"
+    def told(event_type: str) -> int:
+        return int(daemon.get(f"{SERVICES}/pollers/site-a/events?type={event_type}")["total"])
 
-    eventually(told)
+    def all_done() -> None:
+        """What was asked for elsewhere was turned away, and what was done after it is in the trail."""
+        assert daemon.metric("jetway_renewals_total", outcome="foreign_reply") == 1
+        assert told("activated") == 1
+
+    eventually(all_done)
+    assert told("renewed") == 1, "one renewal, and none for a reply elsewhere"
+    assert daemon.metric("jetway_renewals_total", outcome="renewed") == 1
 
 
 async def test_a_host_that_was_off_renews_over_http_until_it_is_revoked(daemon: Daemon, host: Host) -> None:
