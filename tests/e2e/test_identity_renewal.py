@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 
 NewDaemon = Callable[..., Daemon]
 
-LIFETIME = 15
+LIFETIME = 30
 """Seconds: the renewal at two thirds of it has some left on a slow machine."""
 SETTINGS = {
     "JETWAY_IDENTITY__CREDENTIALS_LIFETIME": f"{LIFETIME}s",
@@ -45,10 +45,12 @@ async def test_credentials_are_renewed_before_they_end(new_daemon: NewDaemon, tm
     assert await is_let_in(host, first)
 
     with host.running():
-        await asyncio.to_thread(eventually, lambda: require(len(host.said("credentials_renewed")) >= 2), 60)
+        await asyncio.to_thread(eventually, lambda: require(len(host.said("credentials_renewed")) >= 2), 120)
         await asyncio.to_thread(eventually, lambda: require(len(host.said("connected")) >= 3))
         seen = daemon.service("poller", "site-a")["last_seen"]
-        assert daemon.service("poller", "site-a")["liveness"] == "online"
+        await asyncio.to_thread(
+            eventually, lambda: require(daemon.service("poller", "site-a")["liveness"] == "online")
+        )
         await asyncio.to_thread(
             eventually, lambda: require(daemon.service("poller", "site-a")["last_seen"] > seen)
         )
