@@ -332,7 +332,8 @@ class Daemon:
     @asynccontextmanager
     async def nats(self, inbox: str = "_INBOX", **options: Any) -> AsyncIterator[Client]:
         """A client of NATS that knows nothing of us."""
-        client = await nats.connect(self.nats_url, inbox_prefix=inbox.encode(), error_cb=_ignore, **options)
+        patient = {"connect_timeout": 30, **options}
+        client = await nats.connect(self.nats_url, inbox_prefix=inbox.encode(), error_cb=_ignore, **patient)
         try:
             yield client
         finally:

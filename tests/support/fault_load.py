@@ -176,7 +176,7 @@ class Load:
         """Edge hosts beat on, and connect again by themselves."""
         while True:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
-                async with client_of(self._nats_url or self.daemon.nats_url) as client:
+                async with client_of(self._nats_url or self.daemon.nats_url, patience=2) as client:
                     while client.is_connected:
                         if self.beating:
                             for _, subject in self._steady:
@@ -248,10 +248,10 @@ def rss_kb(daemon: Daemon) -> int:
 
 
 @asynccontextmanager
-async def client_of(url: str) -> AsyncIterator[Any]:
+async def client_of(url: str, patience: int = 30) -> AsyncIterator[Any]:
     client = Client()
     try:
-        await client.connect(url, connect_timeout=2, allow_reconnect=False, error_cb=_ignore)
+        await client.connect(url, connect_timeout=patience, allow_reconnect=False, error_cb=_ignore)
         yield client
     finally:
         with contextlib.suppress(NatsError, OSError, TimeoutError):
