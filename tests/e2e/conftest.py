@@ -28,7 +28,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
 @pytest.fixture(scope="session")
 def forgetful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon whose tokens are good for some seconds: long enough to be redeemed on a slow machine."""
-    settings = {**GENEROUS, "JETWAY_LIFECYCLE__TOKEN_TTL": "4s"}
+    settings = {**GENEROUS, "JETWAY_LIFECYCLE__TOKEN_TTL": "15s"}
     yield from _lent(Daemon(tmp_path_factory.mktemp("forgetful"), **settings))
 
 

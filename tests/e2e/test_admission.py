@@ -54,7 +54,12 @@ async def test_the_python_snippet_asks_and_relays(daemon: Daemon) -> None:
     poller, agent = delivered_agent(daemon)
     async with daemon.nats() as client:
         core = python()["Jetway"](client)
-        assert await core.is_known_poller(poller) is True
+
+        async def known() -> None:
+            """It says no where the gateway is slow to answer and nothing is remembered."""
+            assert await core.is_known_poller(poller) is True
+
+        await eventually_async(known)
         assert await core.is_known_poller(fresh("nobody")) is False
         await core.relay(
             [
