@@ -130,4 +130,4 @@ def test_it_says_where_the_dashboard_is_and_how_to_sign_in(scratch: Path, tmp_pa
         assert token not in output.read_text()
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(90)
