@@ -189,6 +189,18 @@ async def test_the_books_are_bounded() -> None:
     assert len(state.runs) == len(world.store.runs["sweep"]) == RUNS_KEPT
 
 
+async def test_rehearsals_do_not_push_out_what_says_when_the_job_is_due() -> None:
+    world = World()
+    await world.book.run("sweep")
+    due = world.book.due_in("sweep")
+    for _ in range(RUNS_KEPT + 5):
+        await world.book.run("sweep", ALICE, dry_run=True)
+    (state,) = await world.book.states()
+    assert len(state.runs) == RUNS_KEPT
+    assert not state.runs[-1].dry_run
+    assert world.book.due_in("sweep") == due
+
+
 async def test_frequent_jobs_write_nothing_anywhere() -> None:
     world = World(every=timedelta(seconds=15))
     await world.book.run("sweep")

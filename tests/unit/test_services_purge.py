@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from jetway.core.errors import Code, RefusedError, UnavailableError
+from jetway.core.errors import Code, PortError, RefusedError, UnavailableError
 from jetway.core.identity import RevokedIdentity
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.record import ServiceRecord, ServiceStatus
@@ -20,6 +20,7 @@ from jetway.entry.http import requests as r
 from jetway.entry.http.api import Call
 from jetway.entry.http.doors import Doors
 from jetway.entry.http.jobs import PurgeRoutes
+from jetway.ports import JobOutcome
 from jetway.services import pace
 from support.builders import AGENT, LINEAGES, POLLER
 from support.house import ALICE, House
@@ -282,8 +283,36 @@ async def test_a_purge_by_hand_waits_its_turn_and_belongs_to_the_leader(
     assert caught.value.refused.code is Code.NOT_LEADING
 
 
-async def test_a_purge_by_hand_that_fails_says_why(house: House) -> None:
+@pytest.mark.parametrize("error", [UnavailableError("the disk is full"), PortError("the disk is full")])
+async def test_a_purge_by_hand_that_fails_says_why_and_not_that_nothing_was_changed(
+    house: House, error: PortError
+) -> None:
     await taken_out(house, delete=True)
-    house.archive.fail_next("store", UnavailableError("the disk is full"))
-    with pytest.raises(UnavailableError, match="the disk is full"):
+    house.archive.fail_next("store", error)
+    with pytest.raises(PortError, match="the disk is full") as raised:
         await purge_by_hand(house, retention_days=0)
+    assert raised.type is PortError
+    (run,) = (await house.jobs.state("purge")).runs
+    assert (run.outcome, run.error) == (JobOutcome.FAILED, "the disk is full")
+
+
+async def test_a_mistake_in_a_purge_by_hand_is_none_of_a_dependency(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def mistaken(*_: object, **__: object) -> None:
+        raise KeyError("p1")
+
+    monkeypatch.setattr(house.purger, "run", mistaken)
+    with pytest.raises(KeyError):
+        await purge_by_hand(house)
+
+
+async def test_a_purge_on_terms_of_its_own_does_not_put_off_the_daily_one(house: House) -> None:
+    await house.jobs.run("purge")
+    house.clock.advance(20 * 3600)
+    await purge_by_hand(house, retention_days=3650)
+    assert (await house.jobs.state("purge")).runs[0].apart
+    assert house.jobs.due_in("purge") == timedelta(hours=4)
+    await purge_by_hand(house)
+    assert not (await house.jobs.state("purge")).runs[0].apart
+    assert house.jobs.due_in("purge") == timedelta(hours=24)

@@ -130,6 +130,8 @@ class JobRun:
     names: Sequence[str] = ()
     """The first of the services concerned."""
     error: str = ""
+    apart: bool = False
+    """On terms of its own, so that it is none of the job's regular runs."""
 
 
 class JobStore(Protocol):

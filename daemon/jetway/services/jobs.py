@@ -24,7 +24,7 @@ from jetway.services.metrics import Metrics
 log = structlog.get_logger()
 
 RUNS_KEPT = 20
-"""Of each job; dry runs and runs by hand included."""
+"""Of each job; dry runs and runs by hand included, which go first."""
 REMEMBERED_FROM = timedelta(minutes=5)
 """Jobs that come at least this seldom are remembered beyond a restart."""
 RETRY_AFTER = timedelta(minutes=2)
@@ -112,9 +112,8 @@ class JobBook:
     def due_in(self, name: str) -> timedelta:
         """How long until the job should run for the first time after a start."""
         spec = self._spec(name)
-        last = next(
-            (run for run in self._runs[name] if not run.dry_run and run.outcome is JobOutcome.DONE), None
-        )
+        done = (run for run in self._runs[name] if _is_regular(run) and run.outcome is JobOutcome.DONE)
+        last = next(done, None)
         if spec.at_once:
             return timedelta()
         wait = spec.every
@@ -130,7 +129,7 @@ class JobBook:
         spec = self._spec(name)
         failed = 0
         for run in self._runs[name]:
-            if run.dry_run:
+            if not _is_regular(run):
                 continue
             if run.outcome is not JobOutcome.FAILED:
                 break
@@ -139,11 +138,17 @@ class JobBook:
         return wait if wait < spec.every else None
 
     async def run(
-        self, name: str, caller: Caller = SYSTEM, *, dry_run: bool = False, work: Work | None = None
+        self,
+        name: str,
+        caller: Caller = SYSTEM,
+        *,
+        dry_run: bool = False,
+        work: Work | None = None,
+        apart: bool = False,
     ) -> JobRun:
         """Run a job now, and wait for it. What it fails at is in the answer and raises nothing.
 
-        `work`: what to do in the job's place, on the same terms.
+        `work`: what to do in the job's place, on the same terms or, with `apart`, on terms of its own.
 
         Raises RefusedError: not_found, already_running, not_leading, or invalid where it cannot be rehearsed.
         """
@@ -156,20 +161,23 @@ class JobBook:
             raise refuse(Code.ALREADY_RUNNING, f"the job {name} is running: try again when it is done")
         self._running.add(name)
         try:
-            return await self._run(replace(spec, run=work) if work else spec, caller, dry_run)
+            begun = JobRun(
+                job=spec.name,
+                actor=caller.actor,
+                dry_run=dry_run,
+                started_at=to_milliseconds(self._clock.now()),
+                outcome=JobOutcome.INTERRUPTED,
+                apart=apart,
+            )
+            return await self._run(replace(spec, run=work) if work else spec, caller, begun)
         finally:
             self._running.discard(name)
 
-    async def _run(self, spec: JobSpec, caller: Caller, dry_run: bool) -> JobRun:
-        began = time.perf_counter()
-        begun = JobRun(
-            job=spec.name,
-            actor=caller.actor,
-            dry_run=dry_run,
-            started_at=to_milliseconds(self._clock.now()),
-            outcome=JobOutcome.INTERRUPTED,
-        )
-        runs = self._runs[spec.name]
+    async def _run(self, spec: JobSpec, caller: Caller, begun: JobRun) -> JobRun:
+        began, runs = time.perf_counter(), self._runs[spec.name]
+        if len(runs) >= RUNS_KEPT:
+            # Rehearsals do not push out what says when the job is due.
+            runs.remove(next((run for run in reversed(runs) if not _is_regular(run)), runs[-1]))
         runs.appendleft(begun)
         if spec.remembered:
             await self._remember(spec.name)  # so that one that a crash cuts off is on the books after it
@@ -211,7 +219,7 @@ class JobBook:
         if run.dry_run:
             return
         self._metrics.job_runs.labels(run.job, run.outcome.value).inc()
-        if run.outcome is JobOutcome.DONE:
+        if run.outcome is JobOutcome.DONE and not run.apart:
             self._metrics.job_seconds.labels(run.job).set(run.seconds)
             self._metrics.job_success.labels(run.job).set(run.started_at.timestamp())
 
@@ -231,3 +239,8 @@ class JobBook:
         if spec is None:
             raise refuse(Code.NOT_FOUND, f"there is no job {name!r}: there are {', '.join(self.specs)}")
         return spec
+
+
+def _is_regular(run: JobRun) -> bool:
+    """Whether it did what the schedule would have done."""
+    return not run.dry_run and not run.apart

@@ -240,6 +240,9 @@ class JobRun(Answer):
     counts: dict[str, int] = Field(description="What it did, or would do, by name.")
     names: list[str] = Field(description="The first of the services concerned, as `type.id`.")
     error: str
+    apart: bool = Field(
+        description="Whether it was on terms of its own, and is none of the job's regular runs."
+    )
 
 
 class Job(Answer):

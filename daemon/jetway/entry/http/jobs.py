@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from jetway.core.errors import UnavailableError
+from jetway.core.errors import PortError
 from jetway.entry.http import answers as a
 from jetway.entry.http import requests as r
 from jetway.entry.http.api import Call, route
@@ -56,20 +56,30 @@ class PurgeRoutes:
     async def purge_services(self, body: r.Purge, call: Call) -> a.Purged:
         """Archive and forget services that were deleted or revoked more than `retention_days` ago.
 
-        Without `retention_days` as the daily job does it, of whose runs this is one: 409 while it is running, or
-        where another daemon leads. Services with live children stay, those whose revoked credentials have not
+        Without `retention_days` as the daily job does it, of whose runs this is one then: 409 while it is running,
+        or where another daemon leads. Services with live children stay, those whose revoked credentials have not
         expired yet, and pollers that the settings name as known.
         """
         older_than = None if body.retention_days is None else timedelta(days=body.retention_days)
         done: list[Swept] = []
+        failed: list[Exception] = []
 
         async def purge(dry_run: bool) -> JobReport:
-            done.append(await self._purger.run(older_than=older_than, dry_run=dry_run, caller=call.caller))
-            return JobReport(counts={"due": done[0].due, "purged": done[0].changed}, names=done[0].names)
+            try:
+                swept = await self._purger.run(older_than=older_than, dry_run=dry_run, caller=call.caller)
+            except Exception as error:
+                failed.append(error)
+                raise
+            done.append(swept)
+            return JobReport(counts={"due": swept.due, "purged": swept.changed}, names=swept.names)
 
-        run = await self._jobs.run("purge", call.caller, dry_run=body.dry_run, work=purge)
-        if not done:
-            raise UnavailableError(run.error)
+        apart = older_than is not None
+        await self._jobs.run("purge", call.caller, dry_run=body.dry_run, work=purge, apart=apart)
+        for error in failed:
+            if isinstance(error, PortError):
+                # Some may be purged already: of what is away it would be said that nothing was changed.
+                raise PortError(str(error)) from error
+            raise error
         (swept,) = done
         return a.Purged(dry_run=body.dry_run, due=swept.due, purged=swept.changed, services=list(swept.names))
 
