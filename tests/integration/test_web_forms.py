@@ -97,8 +97,8 @@ async def test_revoking_one_with_many_beneath_takes_their_number(
 ) -> None:
     monkeypatch.setattr(actions, "COUNT_AGAIN", 2)
     await world.create("poller", "p1", label="Site A")
-    for number in range(2):
-        await world.create("agent", f"a{number}", "p1", label=f"Room {number}")
+    for number, agent in enumerate(("p1", "a1")):  # ids are unique per type alone
+        await world.create("agent", agent, "p1", label=f"Room {number}")
     path = "/ui/services/poller/p1/revoke"
     page = (await browser.get(path)).body.decode()
     assert 'name="count"' in page and "are revoked as well: 2 agents." in page
@@ -111,7 +111,7 @@ async def test_revoking_one_with_many_beneath_takes_their_number(
     record = world.doors.catalogue.record(ServiceKey(ServiceType.POLLER, "p1"))
     assert record and record.status.value == "pending"
     assert (await browser.post(path, {"csrf": csrf, "count": "3"})).status == 303
-    assert b'name="count"' not in (await browser.get("/ui/services/agent/a0/delete")).body
+    assert b'name="count"' not in (await browser.get("/ui/services/agent/a1/delete")).body
 
 
 async def test_a_viewer_is_not_shown_what_it_may_not(world: World, browser: Browser) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.entry.web.install_ways import DOCKERFILE, is_plain, ways
+from jetway.entry.web.onboard_form import read_form
 from support.browsing import Browser, browsing
 from support.http_world import World, http_world
 
@@ -54,6 +55,14 @@ async def test_labels_come_from_every_field_and_a_wrong_one_is_named(browser: Br
     assert (await browser.post(FORM, form | labels)).status == 303
     record = browser.world.ledger.index.get(ServiceKey(ServiceType.POLLER, "p4"))
     assert record and record.labels == {"rack": "12", "room": "c", "floor": "2", "row": "b"}
+
+
+def test_an_answer_that_reads_as_a_placeholder_is_named_beside_what_else_is_wrong() -> None:
+    form = {"label": "Uplink", "checker_kind": "icmp", "config.hosts": "${HOST}", "labels": "no pair"}
+    values, wrong = read_form(form, {"type": "icmp", "hosts": ["192.0.2.1"]})
+    assert values["label"] == "Uplink"
+    assert wrong.keys() == {"checker_kind", "labels"}
+    assert "unknown placeholder 'HOST'" in wrong["checker_kind"]
 
 
 async def test_metadata_has_fields_of_its_type(browser: Browser) -> None:

@@ -82,7 +82,8 @@ class ActionPages:
         change = None
         if action.name not in ("approve", "reject", "reissue"):
             change = await self._apply(visit, record, action.name, "", dry_run=True)
-        others = [item for item in change.services if item.service_id != record.service_id] if change else []
+        touched = change.services if change else ()
+        others = [item for item in touched if (item.service_type, item.service_id) != record.key]
         return visit.show(
             "confirm.html",
             status,
@@ -91,9 +92,9 @@ class ActionPages:
             others=[(item, self._label(item)) for item in others[:_SHOWN]],
             beneath=Counter(item.service_type for item in others),
             kinds=list(ServiceType),
-            counts_again=action.name == "revoke" and len(others) + 1 > COUNT_AGAIN,
+            counts_again=action.name == "revoke" and len(touched) > COUNT_AGAIN,
             more=max(0, len(others) - _SHOWN),
-            total=len(change.services) if change else 1,
+            total=len(touched) or 1,
             wrong=wrong or {},
             form=visit.form,
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
+from jetway.core.errors import RefusedError
 from jetway.core.ids import ServiceType, slug
 from jetway.core.templates import METADATA_ALLOWED, fill
 from jetway.entry.web.template_form import answered
@@ -48,7 +49,10 @@ def read_form(
     values["metadata"] = metadata
     config = answered(template, form, wrong)
     if config is not None:
-        values["checker_config"] = _filled(config, values, metadata)
+        try:
+            values["checker_config"] = _filled(config, values, metadata)
+        except RefusedError as error:
+            wrong.setdefault(error.refused.field, error.refused.why)
     return values, wrong
 
 
