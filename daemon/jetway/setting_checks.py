@@ -50,8 +50,10 @@ def _check_nats_listen(settings: Settings) -> None:
         raise StartupError(f"nats.credentials: none is for loopback; nats.listen {nats.listen} is not")
     if host in ("0.0.0.0", "::") and not nats.public_urls:  # noqa: S104 - compared with
         raise StartupError(f"nats.public_urls: needed where nats.listen is {nats.listen}: it names no host")
-    if settings.nats_tls and any(url.startswith(("nats://", "ws://")) for url in nats.public_urls):
-        raise StartupError("nats.public_urls: must begin with tls:// (or wss://) where the server speaks TLS")
+    if any(url.startswith(("ws://", "wss://")) for url in nats.public_urls):
+        raise StartupError("nats.public_urls: the embedded server speaks no WebSocket (ws://, wss://)")
+    if settings.nats_tls and any(url.startswith("nats://") for url in nats.public_urls):
+        raise StartupError("nats.public_urls: must begin with tls:// where the server speaks TLS")
 
 
 def _check_http(http: HttpSettings) -> None:

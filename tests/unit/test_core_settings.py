@@ -175,6 +175,7 @@ def test_an_address_is_host_and_port(tmp_path: Path, listen: str) -> None:
         ("[nats]\nlisten = '0.0.0.0:4222'", "nats.public_urls"),
         ("[nats]\nlisten = 'example:4222'\ncredentials = 'none'", "nats.credentials"),
         ("[nats]\nlisten = 'example:4222'\npublic_urls = ['nats://example:4222']", "nats.public_urls"),
+        ("[nats]\nlisten = 'example:4222'\npublic_urls = ['wss://example:443']", "nats.public_urls"),
         ("[nats]\nmode = 'external'\nurls = ['nats://x']\naccount_signing_key_file = '/x'", "nats.account,"),
         ("[http]\nlisten = '0.0.0.0:80'", "http.listen"),
         ("[http]\nlisten = 'gw.example:80'", "http.allow_plain"),
