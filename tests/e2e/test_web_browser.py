@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from support.browser import DESK, PHONE, announce, opened, sync_api
@@ -212,12 +213,15 @@ def test_copying_works_where_the_browser_has_no_clipboard(browser: sync_api.Brow
             "document.addEventListener('copy', () => { const from = document.activeElement;"
             " window.copied = from.select ? from.value : getSelection().toString(); });"
         )
+        page.clock.install()
         token = onboard(page, "poller", "Site A", fresh("copied"))
         daemon.secrets.add(token)
         button = page.locator("[data-copy=token-text]")
+        page.clock.pause_at(datetime.now(UTC) + timedelta(hours=1))  # it is said for as long as is looked
         button.click()
         sync_api.expect(page.locator("#copied")).to_have_text("Copied")
         assert page.evaluate("window.copied") == token
+        page.clock.run_for(2000)
         sync_api.expect(button).to_have_text("Copy")
         sync_api.expect(page.locator("#copied")).to_have_text("")
         page.locator("[data-copy=cmd-python]").click()
