@@ -257,6 +257,17 @@ class TestDeadlines:
         async with asyncio.timeout(10):
             await database.check()  # all four clients were held: one had to come free
 
+    async def test_one_that_others_keep_busy_is_not_taken_for_silent(
+        self, standin: ProtonStandin, database: ProtonDatabase
+    ) -> None:
+        await database.append_events([event()])
+        fired = standin.faults.fired
+        standin.faults.add(Fault("slow", matching="SELECT", seconds=6, times=4))
+        reads = [asyncio.create_task(database.find_row_versions()) for _ in range(4)]
+        await _wait_for(lambda: standin.faults.fired >= fired + 4)
+        assert len((await database.find_events(EventQuery())).events) == 1
+        assert await asyncio.gather(*reads) == [{}] * 4, "and theirs were not cut off"
+
 
 @pytest.fixture
 def silent() -> Iterator[tuple[str, list[socket.socket]]]:
@@ -307,6 +318,8 @@ class TestSilence:
                 for read in (
                     lambda: patient.find_events(EventQuery()),
                     lambda: patient.load_counts(MOMENT, after(1)),
+                    lambda: patient.load_packages(["none"]),
+                    patient.migration_status,
                     patient.check,
                 ):
                     with pytest.raises(UnavailableError, match="did not answer within"):
@@ -346,7 +359,8 @@ def _ask(client: ProtonClient) -> object:
 
 
 async def _spoil_all(database: ProtonDatabase) -> None:
-    """Each of its four threads at one time, so that each has to connect anew."""
+    """Each of its threads at one time, so that each has to connect anew."""
+    await database._call(lambda client: client.interrupt(), threads=database._asker)
     together = threading.Barrier(4)
 
     def spoil(client: ProtonClient) -> None:

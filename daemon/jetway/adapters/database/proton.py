@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,6 +79,9 @@ class ProtonDatabase:
         self._clients = ConnectionThreads(
             "registry-proton", self._connect, _is_spoilt, count=_CLIENTS, limit=_WAITING_CALLS
         )
+        # Behind what the others are busy with, a server that answers would seem to be silent.
+        self._asker = ConnectionThreads("registry-proton-ask", self._connect, _is_spoilt, count=1, limit=16)
+        self._asking: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Begin to take calls. Connects to nothing: Proton may be away, and come back later.
@@ -90,6 +93,7 @@ class ProtonDatabase:
         except PortError as error:
             raise StartupError(str(error)) from error
         self._clients.start()
+        self._asker.start()
 
     async def migrate(self, *, answers_within: float | None = None) -> Sequence[str]:
         """Bring the streams up to date, however long it takes; the names of the migrations applied.
@@ -106,8 +110,11 @@ class ProtonDatabase:
         return names
 
     async def migration_status(self) -> MigrationStatus:
-        """Which migrations are applied and which are pending. Raises like `migrate`."""
-        return await self._migrating(self._migrations.status)
+        """Which migrations are applied and which are pending. Raises StartupError where they do not fit."""
+        try:
+            return await self._soon(lambda: self._call(self._migrations.status))
+        except StartupError as error:
+            raise StartupError(f"{self.label}: {error}") from error
 
     async def find_adopted(self) -> Mapping[str, Sequence[str]]:
         """Streams that another product made, and the columns of ours that they lack."""
@@ -125,13 +132,16 @@ class ProtonDatabase:
 
         What is not finished within seconds is cut off. Raises UnavailableError when that does not help.
         """
-        if self._preparing is not None:
-            self._preparing.cancel()
-        self._clients.stop()
-        if await asyncio.to_thread(self._clients.join, min(_FINISHES_WITHIN, self._deadline)):
-            return
-        if not await asyncio.to_thread(self._clients.cut_off, _WAKES_WITHIN):
-            raise UnavailableError(f"the database {self.label} is still busy")
+        for task in (self._preparing, self._asking):
+            if task is not None:
+                task.cancel()
+        for threads in (self._asker, self._clients):
+            threads.stop()
+        for threads, seconds in ((self._clients, min(_FINISHES_WITHIN, self._deadline)), (self._asker, 0.0)):
+            if await asyncio.to_thread(threads.join, seconds):
+                continue
+            if not await asyncio.to_thread(threads.cut_off, _WAKES_WITHIN):
+                raise UnavailableError(f"the database {self.label} is still busy")
 
     # --- writing -----------------------------------------------------------------------------------------
 
@@ -256,7 +266,7 @@ class ProtonDatabase:
 
     async def load_packages(self, package_ids: Sequence[str]) -> Mapping[str, PackageRow]:
         """Whole rows, likewise."""
-        return await self._read(lambda client, streams: audit.load_packages(client, streams, package_ids))
+        return await self._show(lambda client, streams: audit.load_packages(client, streams, package_ids))
 
     async def find_event_spans(self, keys: Sequence[ServiceKey]) -> Mapping[ServiceKey, Sequence[EventSpan]]:
         """Which revisions have events, summed up by epoch, epochs in order."""
@@ -324,10 +334,14 @@ class ProtonDatabase:
             raise PortError(f"the database {self.label} holds a value that nobody wrote: {error}") from error
 
     async def _show(self, work: Callable[[ProtonClient, Mapping[str, Stream]], T]) -> T:
-        """A read that a person waits for: where Proton does not answer at all, it is refused within seconds."""
+        """A read that a person waits for."""
+        return await self._soon(lambda: self._read(work))
+
+    async def _soon(self, read: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """What a person waits for: where Proton does not answer at all, it is refused within seconds."""
         if asyncio.get_running_loop().time() < self._silent_until:
             raise self._silence(_ANSWERS_WITHIN)
-        reading = asyncio.create_task(self._read(work), name="proton-read")
+        reading = asyncio.create_task(read(), name="proton-read")
         reading.add_done_callback(_look_at)
         try:
             done, _ = await asyncio.wait({reading}, timeout=_SOON)
@@ -339,21 +353,39 @@ class ProtonDatabase:
             reading.cancel()
 
     async def _require_answer(self, seconds: float) -> None:
-        """Raise UnavailableError where Proton does not answer the shortest question in time."""
-        try:
-            await self._call(lambda client: client.select(sql.ANSWER), within=seconds)
-        except UnavailableError as error:
-            if isinstance(error.__cause__, TimeoutError):
-                self._silent_until = asyncio.get_running_loop().time() + _SILENCE_HOLDS
-            raise
+        """Raise UnavailableError where Proton does not answer the shortest question in time.
+
+        All who want to know meanwhile wait for one answer.
+        """
+        asking = self._asking
+        if asking is None or asking.done():
+            asking = self._asking = asyncio.create_task(self._ask(seconds), name="proton-ask")
+            asking.add_done_callback(_look_at)
+        done, _ = await asyncio.wait({asking}, timeout=seconds)
+        if asking.cancelled():
+            raise UnavailableError("the database is not open")
+        failure = asking.exception() if done else self._silence(seconds)
+        if not done or isinstance(failure and failure.__cause__, TimeoutError):
+            self._silent_until = asyncio.get_running_loop().time() + _SILENCE_HOLDS
+        if failure:
+            raise failure
         self._silent_until = 0.0
 
+    async def _ask(self, seconds: float) -> None:
+        await self._call(lambda client: client.select(sql.ANSWER), within=seconds, threads=self._asker)
+
     async def _call(
-        self, work: Callable[[ProtonClient], T], *, writes: bool = False, within: float | None = None
+        self,
+        work: Callable[[ProtonClient], T],
+        *,
+        writes: bool = False,
+        within: float | None = None,
+        threads: ConnectionThreads[ProtonClient] | None = None,
     ) -> T:
         """`writes`: work that is finished without its caller, once it has begun."""
         deadline = self._deadline if within is None else min(within, self._deadline)
-        job = self._clients.submit(work)
+        threads = threads or self._clients
+        job = threads.submit(work)
         try:
             async with asyncio.timeout(deadline):
                 return await asyncio.wrap_future(job.future)
@@ -364,7 +396,7 @@ class ProtonDatabase:
             failure = OutcomeUnknownError if writes and not withdrawn else UnavailableError
             raise self._silence(deadline, failure) from error
         except asyncio.CancelledError:
-            if not self._clients.is_open and not _is_cancelled():
+            if not threads.is_open and not _is_cancelled():
                 raise UnavailableError("the database is not open") from None
             if not writes:
                 job.interrupt()

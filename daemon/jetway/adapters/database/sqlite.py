@@ -79,8 +79,11 @@ class SqliteDatabase:
         return await self._migrating(lambda connection: Migrations(self._migrations_dir).apply(connection))
 
     async def migration_status(self) -> MigrationStatus:
-        """Which migrations are applied and which are pending. Raises like `migrate`."""
-        return await self._migrating(lambda connection: Migrations(self._migrations_dir).status(connection))
+        """Which migrations are applied and which are pending. Raises StartupError where they do not fit."""
+        try:
+            return await self._read(lambda connection: Migrations(self._migrations_dir).status(connection))
+        except StartupError as error:
+            raise StartupError(f"{self.path}: {error}") from error
 
     async def check(self) -> None:
         """Raise UnavailableError when the database cannot answer now, or its file is not in its place."""
