@@ -12,14 +12,13 @@ from pathlib import Path
 import pytest
 
 from support.daemon import Daemon
-from support.faults import Case, case, filled, lasting, refusal, remount, tmpfs, why_no_tmpfs
+from support.faults import Case, case, filled, lasting, refusal, remount, tmpfs
 
 REMADE = (
     "Earlier rows and events are made anew by reconcile, for which the test asks; by itself the daemon does so a "
     "minute after its start."
 )
 NewDaemon = Callable[..., Awaitable[Daemon]]
-needs_tmpfs = pytest.mark.skipif(bool(why_no_tmpfs()), reason=why_no_tmpfs() or "-")
 
 
 @pytest.fixture
@@ -66,7 +65,6 @@ async def test_another_process_holds_the_write_lock(new_daemon: NewDaemon) -> No
         this.note(heartbeats="heard")
 
 
-@needs_tmpfs
 async def test_the_database_is_full(apart: Path, new_daemon: NewDaemon) -> None:
     daemon = await new_daemon()
     async with case("database: disk full", daemon) as this:
@@ -82,7 +80,6 @@ async def test_the_database_is_full(apart: Path, new_daemon: NewDaemon) -> None:
     await asyncio.to_thread(daemon.stop)
 
 
-@needs_tmpfs
 async def test_the_database_is_read_only_at_the_start(apart: Path, new_daemon: NewDaemon) -> None:
     daemon = await new_daemon()
     made = await asyncio.to_thread(daemon.create, "poller", "site-a")

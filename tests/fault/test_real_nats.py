@@ -10,11 +10,9 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import pytest
-
 from support.daemon import Daemon
 from support.fault_load import until
-from support.faults import case, filled, lasting, refusal, tmpfs, why_no_tmpfs
+from support.faults import case, filled, lasting, refusal, tmpfs
 
 NewDaemon = Callable[..., Awaitable[Daemon]]
 
@@ -101,7 +99,6 @@ async def test_the_embedded_server_loses_its_store_while_the_daemon_runs(new_dae
         )
 
 
-@pytest.mark.skipif(bool(why_no_tmpfs()), reason=why_no_tmpfs() or "-")
 async def test_the_embedded_server_has_no_room_left(new_daemon: NewDaemon, tmp_path: Path) -> None:
     with tmpfs(tmp_path / "daemon-0" / "state" / "nats", 48) as small:
         daemon = await new_daemon()
