@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from jetway.core.errors import Code, OutcomeUnknownError, PortError, RefusedErro
 from jetway.core.ids import Lineage, ServiceType
 from jetway.core.record import ServiceRecord
 from jetway.core.renewal import RenewalAnswer, RenewalRequest, make_request, parse_request
-from jetway.services.renew import PER_HOUR, PER_MINUTE
+from jetway.services.renew import PER_HOUR, PER_MINUTE, Renewer
 from support.authorities import ROOT_PEM, sign
 from support.builders import AGENT, LINEAGES, NOW, POLLER
 from support.house import ALICE, House, running_house
@@ -174,6 +175,17 @@ async def test_one_service_may_not_renew_all_the_time(house: House) -> None:
     assert await refused(house) is Code.TOO_MANY_RENEWALS
     house.clock.advance(60)
     assert (await renew(house)).creds
+
+
+async def test_there_is_room_for_whoever_renews_what_lives_for_minutes(house: House) -> None:
+    minutes = timedelta(minutes=5)
+    identities = house.identities
+    terms = replace(identities._terms, credentials_lifetime=minutes, certificate_lifetime=minutes)
+    identities._terms = terms
+    house.renewer = Renewer(house.recorder, identities, house.renewer._nats, lambda _outcome: None)
+    for _ in range(24):  # each at half of its time
+        house.clock.advance(150)
+        assert (await renew(house)).creds
 
 
 async def test_nor_at_the_fastest_pace_for_long(house: House) -> None:

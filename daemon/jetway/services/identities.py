@@ -91,6 +91,11 @@ class Identities:
         self._owners = owners
         self._terms = terms
 
+    @property
+    def shortest_lifetime(self) -> timedelta:
+        """Of what is issued: so often something has to be renewed at the least."""
+        return min(self._terms.credentials_lifetime, self._terms.certificate_lifetime)
+
     def read_keys(self, nats_public_key: str, csr_pem: str, key: ServiceKey) -> HostKeys:
         """Check what a host of that service sent. Raises RefusedError (malformed, key_used_before)."""
         if nats_public_key:

@@ -27,6 +27,8 @@ log = structlog.get_logger()
 PER_MINUTE = 6
 PER_HOUR = 18
 """Renewals of one service: enough for every retry after a lost answer, and little to write for one gone wild."""
+_PER_LIFETIME = 4
+"""As many in any case, however short the lifetime of what is renewed."""
 
 
 class Renewer:
@@ -45,7 +47,11 @@ class Renewer:
         self.count = count
         self.on_refused: Callable[[RenewalRequest, Caller, Code], None] = lambda *_: None
         """Called for every refusal. It must not block."""
-        self._paces = (Pace(PER_MINUTE, 60.0), Pace(PER_HOUR, 3600.0))
+        lifetime = identities.shortest_lifetime.total_seconds()
+        self._paces = tuple(
+            Pace(max(most, math.ceil(_PER_LIFETIME * seconds / lifetime)), seconds)
+            for most, seconds in ((PER_MINUTE, 60.0), (PER_HOUR, 3600.0))
+        )
 
     async def renew(
         self, request: RenewalRequest, *, source_ip: str = "", request_id: str = ""
@@ -81,7 +87,8 @@ class Renewer:
             raise _unproven()
         seconds = self._recorder.clock.monotonic()
         if not all(pace.allows(str(key), seconds) for pace in self._paces):
-            why = f"more than {PER_MINUTE} renewals of this service in a minute, or {PER_HOUR} in an hour"
+            minute, hour = (pace.most for pace in self._paces)
+            why = f"more than {minute} renewals of this service in a minute, or {hour} in an hour"
             raise refuse(Code.TOO_MANY_RENEWALS, why)
         keys = self._identities.read_keys("", request.csr_pem, key)
         made: list[Renewal] = []
@@ -128,7 +135,7 @@ class Pace:
     """So many of each in some time. Only who has proven itself is counted: no more than there are services."""
 
     def __init__(self, most: int, seconds: float) -> None:
-        self._most = most
+        self.most = most
         self._seconds = seconds
         self._period = -1
         self._counts: dict[str, int] = {}
@@ -139,7 +146,7 @@ class Pace:
         if period != self._period:
             self._period, self._counts = period, {}
         self._counts[key] = self._counts.get(key, 0) + 1
-        return self._counts[key] <= self._most
+        return self._counts[key] <= self.most
 
 
 def _is_current(record: ServiceRecord, request: RenewalRequest) -> bool:
