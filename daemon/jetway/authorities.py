@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
 
-from jetway.adapters.authority.ca import OwnAuthority, no_longer_given, open_authority
+from jetway.adapters.authority.ca import OwnAuthority, open_authority, own_if_given
 from jetway.adapters.authority.checkpoints import CheckpointSigner, open_signer
 from jetway.adapters.authority.vault import AesVault, VaultFile, find_vault
 from jetway.adapters.nats.meta import MetaStore
@@ -32,7 +33,7 @@ class Authorities:
 
 async def open_authorities(settings: Settings, store: MetaStore, clock: Clock) -> Authorities:
     """All of them. Raises StartupError, naming the file, for a key that is missing or another one."""
-    await _require_given(settings, store)
+    await _require_given(settings, store, clock.now())
     authority = open_authority(settings, clock.now())
     await _agree_on_authority(settings, store, authority)
     return Authorities(
@@ -51,11 +52,11 @@ async def open_checkpoint_signer(settings: Settings, store: MetaStore) -> Checkp
     return signer if standing == signer.key_id else open_signer(directory, standing)
 
 
-async def _require_given(settings: Settings, store: MetaStore) -> None:
+async def _require_given(settings: Settings, store: MetaStore, now: datetime) -> None:
     """Refuse to do without an authority that was given, before anything is made in its place."""
     pin = await store.agreed(GIVEN_AUTHORITY)
     if pin is not None and settings.identity.ca_cert is None:
-        raise no_longer_given(pin, settings.state_dir / "keys")
+        own_if_given(settings.state_dir / "keys", pin, now)
 
 
 async def _remember_given(store: MetaStore, pin: str) -> None:

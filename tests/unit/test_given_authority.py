@@ -68,7 +68,19 @@ def test_the_gateways_own_is_taken_again_where_it_is_named(tmp_path: Path) -> No
     own = open_authority(settings(state), NOW).pin
     given(tmp_path / "given")
     open_authority(settings(state, tmp_path / "given"), NOW)
+    with pytest.raises(StartupError, match="name its files in"):
+        open_authority(settings(state), NOW)
     assert open_authority(settings(state, state / "keys"), NOW).pin == own
+    assert open_authority(settings(state), NOW).pin == own, "once is enough"
+
+
+async def test_the_ledger_takes_the_gateways_own_back_as_well(tmp_path: Path) -> None:
+    ledger, clock, state = cast("MetaStore", Agreed()), SystemClock(), tmp_path / "state"
+    own = (await open_authorities(settings(state), ledger, clock)).certificates.pin
+    given(tmp_path / "given")
+    for named in (tmp_path / "given", state / "keys", None):
+        opened = await open_authorities(settings(state, named), ledger, clock)
+    assert opened.certificates.pin == own
 
 
 async def test_the_ledger_remembers_it_for_daemons_that_never_saw_it(tmp_path: Path) -> None:

@@ -134,9 +134,11 @@ def open_authority(settings: Settings, now: datetime) -> OwnAuthority:
     memory = directory / GIVEN_FILE
     try:
         if certificate is None or key is None:
-            if memory.exists():
-                raise no_longer_given(memory.read_text().strip(), directory)
-            return load_or_create_authority(directory, now)
+            if not memory.exists():
+                return load_or_create_authority(directory, now)
+            own = own_if_given(directory, memory.read_text().strip(), now)
+            memory.unlink()
+            return own
         given = load_given_authority(certificate, key, now)
         if not memory.exists() or memory.read_text() != given.pin:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -146,11 +148,21 @@ def open_authority(settings: Settings, now: datetime) -> OwnAuthority:
         raise StartupError(f"cannot read or write {memory}: {error.strerror}") from error
 
 
-def no_longer_given(pin: str, directory: Path) -> StartupError:
-    """What to say where the settings name no authority any more."""
+def own_if_given(directory: Path, pin: str, now: datetime) -> OwnAuthority:
+    """The gateway's own, where it was that one that the settings named last. Raises StartupError."""
+    if (directory / CERTIFICATE_FILE).exists():
+        own = load_or_create_authority(directory, now)
+        if own.pin == pin:
+            return own
+    raise _no_longer_given(pin, directory)
+
+
+def _no_longer_given(pin: str, directory: Path) -> StartupError:
+    has_own = (directory / CERTIFICATE_FILE).exists()
+    back = f". To go back to the gateway's own, name its files in {directory} there once" if has_own else ""
     return StartupError(
         f"identity.ca_cert, ca_key: not set, but this gateway's certificates are by the authority {pin}, which was"
-        f" given there: set them again. To go back to the gateway's own, name its files in {directory}"
+        f" given there: set them again{back}"
     )
 
 
