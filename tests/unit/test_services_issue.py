@@ -75,7 +75,6 @@ async def test_a_checkers_poller_counts_it_too(house: House) -> None:
     assert (row.agent_count, row.checker_count) == (1, 1)
 
 
-@pytest.mark.usefixtures("short_wait")
 @pytest.mark.parametrize(("stalled", "other"), [("rows", "document"), ("documents", "row")])
 async def test_a_stalled_projection_is_queued_and_holds_back_neither_the_answer_nor_the_other(
     house: House, stalled: str, other: str

@@ -130,7 +130,10 @@ async def test_garbage_in_the_bucket_is_mended_and_stops_nobody(house: House, da
     assert document["status"] == "revoked"
 
 
-async def test_a_swap_that_somebody_else_wins_is_tried_again(house: House) -> None:
+async def test_a_swap_that_somebody_else_wins_is_tried_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jetway.services.issue.PROJECTION_SECONDS", 30.0)
     for _ in range(3):
         house.documents.fail_next("write", ConflictError("lost"))
     issued = await house.create()
