@@ -209,8 +209,11 @@ class TestFaults:
 
     def test_a_slow_answer_keeps_nobody_else_waiting(self, standin: ProtonStandin, client: Client) -> None:
         standin.faults.slow(3600, "SELECT 'slow'")
-        with connect(standin.url, send_receive_timeout=1) as impatient, pytest.raises(TimeoutError):
-            impatient.execute("SELECT 'slow'")
+        with connect(standin.url) as impatient:
+            impatient.execute("SELECT 1")
+            impatient.connection.socket.settimeout(1)
+            with pytest.raises(TimeoutError):
+                impatient.execute("SELECT 'slow'")
         assert client.execute("SELECT 'slow'") == [("slow",)]
 
     def test_half_a_block(self, standin: ProtonStandin, client: Client) -> None:
