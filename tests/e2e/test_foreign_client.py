@@ -75,7 +75,7 @@ async def test_a_watcher_sees_pending_before_the_201_and_active_after_the_heartb
     key = f"config/pollers/{poller}.json"
     async with daemon.nats() as client:
         watcher = await (await client.jetstream(timeout=30).key_value("config")).watch(key)
-        assert await watcher.updates() is None  # nothing there yet
+        assert await watcher.updates(timeout=30) is None  # nothing there yet
         created = await asyncio.to_thread(daemon.create, "poller", poller)
         first = await watcher.updates(timeout=30)
         assert first is not None and json.loads(first.value)["status"] == "pending"

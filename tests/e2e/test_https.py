@@ -65,7 +65,7 @@ def test_from_the_first_contact_on(daemon: Daemon, tmp_path: Path) -> None:
     assert modes == {"key.pem": 0o600, "certificate.pem": 0o644}
     context = ssl.create_default_context(cafile=str(folder / "identity-ca.pem"))
     with (
-        socket.create_connection(place(daemon.url), timeout=10) as plain,
+        socket.create_connection(place(daemon.url), timeout=30) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
     ):
         connection.sendall(b"GET /api/edge/crl.pem HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

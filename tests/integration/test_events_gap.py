@@ -40,7 +40,7 @@ async def client(real: RealHouse) -> AsyncIterator[Client]:
 
 async def ask(client: Client, endpoint: str, body: object = None) -> dict[str, Any]:
     data = b"" if body is None else json.dumps(body).encode()
-    answer = await client.request(f"$JS.API.{endpoint}", data, timeout=10)
+    answer = await client.request(f"$JS.API.{endpoint}", data, timeout=30)
     told: dict[str, Any] = json.loads(answer.data)
     assert "error" not in told, told
     return told

@@ -23,6 +23,7 @@ from jetway.nats_api import NatsApi
 from jetway.services.metrics import Metrics
 from jetway.tasks import Releases
 from support.http_world import World, http_world
+from support.nats_server import settled
 from support.secured_nats import CLOCK, SecuredNats, secured_nats
 
 ENDPOINTS = ("jetway.known", "jetway.get", "jetway.stats")
@@ -151,7 +152,7 @@ async def test_an_answer_goes_to_an_inbox_and_nowhere_else(asked: Asked) -> None
         await asked.core.publish(subject, b"", reply="elsewhere")
     await asked.ask("jetway.stats")  # behind them all
     await asked.ask("$SRV.PING")
-    await asked.core.flush()
+    await settled(asked.core)
     assert heard == []
     assert asked.count("get", "foreign_reply") == asked.count("stats", "foreign_reply") == 1
     assert asked.count("discovery", "foreign_reply") == 2

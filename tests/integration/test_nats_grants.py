@@ -370,4 +370,4 @@ async def answered(secured: SecuredNats, host: Host, seen: list[Msg]) -> None:
     async with asyncio.timeout(30):
         while not any(message.subject == "edge.heartbeat.echo" for message in seen):  # noqa: ASYNC110
             await asyncio.sleep(0.005)
-    await secured.gateway.request("$JS.API.INFO")
+    await secured.gateway.request("$JS.API.INFO", timeout=30)
