@@ -56,23 +56,21 @@ def prometheus(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> Iter
     }
     config = folder / "prometheus.yml"  # JSON is YAML
     config.write_text(json.dumps({"scrape_configs": [scrape]}))
-    for _ in range(3):  # another program may take the port before it does
-        address = f"127.0.0.1:{free_port()}"
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [
-                    program,
-                    f"--config.file={config}",
-                    f"--storage.tsdb.path={folder / 'data'}",
-                    f"--web.listen-address={address}",
-                ],
-                stdout=log,
-                stderr=log,
-            )
-        if eventually(partial(_is_ready, process, address, folder), 60):
-            break
+    address = f"127.0.0.1:{free_port()}"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                program,
+                f"--config.file={config}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address={address}",
+            ],
+            stdout=log,
+            stderr=log,
+        )
     try:
-        assert process.poll() is None, (folder / "log").read_text()[-2000:]
+        served = eventually(partial(_is_ready, process, address, folder), 60)
+        assert served, (folder / "log").read_text()[-2000:]
         yield lambda query: _ask(address, query)
     finally:
         process.terminate()
