@@ -227,6 +227,16 @@ async def test_headers_that_are_too_many_to_be_read_count_as_well(door: Door) ->
     assert door.flooding == [POLLER]
 
 
+async def test_nobody_can_use_up_anothers_share_by_what_the_server_sends(door: Door) -> None:
+    """Any host can have the server send the answer to a question of its own to another's subject."""
+    made = HeartbeatMessage(POLLER_SUBJECT, b"x" * 4000, "", {"Nats-Sequence": "1"})
+    for _ in range(10_000):
+        door.door.take(made)
+    assert (door.refusals, door.flooding) == ({"server_message": 10_000}, [])
+    await door.take(POLLER_SUBJECT)
+    assert door.accepted == 1
+
+
 async def test_who_sends_far_more_than_is_read_is_told_of(door: Door) -> None:
     for _ in range(140):
         await door.take(AGENT_SUBJECT, large())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from jetway.core.errors import UnavailableError
+from jetway.core.heartbeat import HEADERS_NOT_READ
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.renewal import RenewalAnswer, RenewalRefusal, make_request, parse_answer
 from jetway.entry import renewals
@@ -162,14 +163,38 @@ async def test_one_host_does_not_keep_others_from_renewing(door: Door) -> None:
 @pytest.mark.parametrize("reply", [INBOX, ""])
 async def test_who_floods_with_requests_is_told_of_and_read_no_more(door: Door, reply: str) -> None:
     """Whatever they are good for: each has to be received."""
-    for _ in range(8 * 1024 * 1024 // renewals._CHECKING_BYTES):
+    for _ in range(20_000):
         door.door.take(HeartbeatMessage(SUBJECT, b"garbage", reply))
-        await door.door.drain()
-    assert door.counted("too_much") > 40
+    await door.door.drain()
+    assert door.counted("too_much") > 5_000
     assert door.flooding == [POLLER]
     door.door.take(HeartbeatMessage("jetway.renew.poller.p2", b"{}", "_INBOX_poller_p2.7"))
     await door.door.drain()
     assert door.sent[-1][0] == "_INBOX_poller_p2.7", "others are read all the same"
+
+
+async def test_what_has_to_be_checked_uses_up_more_of_a_share(door: Door) -> None:
+    for _ in range(100):
+        await door.take(b"garbage")
+    assert (door.counted("malformed"), door.counted("too_much")) == (80, 20)
+    assert door.flooding == []
+
+
+@pytest.mark.parametrize("headers", [{"Nats-Sequence": "1"}, {"Status": "404"}])
+async def test_nobody_can_use_up_anothers_share_by_what_the_server_sends(
+    door: Door, headers: dict[str, str]
+) -> None:
+    for _ in range(20_000):
+        door.door.take(HeartbeatMessage(SUBJECT, b"x" * 1000, INBOX, headers))
+    assert door.flooding == []
+    await door.take(door.request())
+    assert isinstance(door.sent[-1][1], RenewalAnswer)
+
+
+async def test_headers_that_are_too_many_to_be_read_are_the_senders_own(door: Door) -> None:
+    for _ in range(200):
+        door.door.take(HeartbeatMessage(SUBJECT, b"", INBOX, {HEADERS_NOT_READ: "65536"}))
+    assert door.flooding == [POLLER]
 
 
 async def test_a_mistake_of_our_own_is_counted_and_breaks_nothing(

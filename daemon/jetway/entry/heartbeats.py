@@ -18,7 +18,7 @@ from jetway.core.heartbeat import (
     parse_subject,
 )
 from jetway.core.ids import Lineage, ServiceType, is_id
-from jetway.entry.shares import MESSAGE_BYTES, cost
+from jetway.entry.shares import MESSAGE_BYTES, cost, refuse_the_servers
 from jetway.ports import Clock, HeartbeatMessage, Replies
 from jetway.services.allowance import Allowance
 from jetway.services.observe import Answer, Observer, Verdict
@@ -58,12 +58,15 @@ class HeartbeatDoor:
         address = message.subject[self._cut :]
         # Nearly all heartbeats come single and without headers, so that way is short.
         speaker = _speaker(address) if address.startswith(_OTHERS) else address
-        size = cost(message) if message.headers else MESSAGE_BYTES + len(message.data)
+        size = MESSAGE_BYTES + len(message.data)
+        if message.headers:
+            refused = refuse_the_servers(message, speaker, self._shares)
+            if refused:
+                self._observer.refuse(refused)
+                return
+            size = cost(message)
         if speaker and not self._shares.take(speaker, size):
             self._observer.refuse("too_much")
-            return
-        if message.headers and made_by_the_server(message.headers):
-            self._observer.refuse("server_message")
             return
         try:
             if not message.reply and self._take_steady(message, address):
@@ -165,11 +168,6 @@ def _speaker(address: str) -> str:
     if kind == "batch":
         return f"{ServiceType.POLLER}.{poller_id}"
     return "" if address == "relay" else address
-
-
-def made_by_the_server(headers: Mapping[str, str]) -> bool:
-    """The server can be made to send messages to any subject; they carry such headers."""
-    return any(name.lower() == "status" or name.lower().startswith("nats-") for name in headers)
 
 
 def _verdict_document(verdict: Verdict) -> dict[str, object]:

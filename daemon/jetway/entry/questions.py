@@ -17,7 +17,7 @@ import structlog
 from prometheus_client import Counter
 
 from jetway.core.errors import PortError
-from jetway.entry.heartbeats import made_by_the_server
+from jetway.entry.shares import made_by_the_server
 from jetway.ports import Answers, HeartbeatMessage
 
 log = structlog.get_logger()

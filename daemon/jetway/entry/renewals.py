@@ -15,8 +15,7 @@ from jetway.core.errors import PortError, RefusedError
 from jetway.core.grants import RENEW_PREFIX
 from jetway.core.heartbeat import MalformedError, parse_subject
 from jetway.core.renewal import RenewalAnswer, RenewalRefusal, encode_answer, parse_request
-from jetway.entry.heartbeats import made_by_the_server
-from jetway.entry.shares import cost
+from jetway.entry.shares import cost, refuse_the_servers
 from jetway.ports import HeartbeatMessage, Replies
 from jetway.services.allowance import Allowance
 from jetway.services.renew import Renewer
@@ -43,11 +42,9 @@ class RenewalDoor:
     def take(self, message: HeartbeatMessage) -> None:
         """Take one message in. Never raises for anything that a sender can do."""
         address = message.subject.removeprefix(f"{RENEW_PREFIX}.")
-        if not self._shares.take(address, _CHECKING_BYTES + cost(message)):
-            self._renewer.count("too_much")
-            return
-        if message.headers and made_by_the_server(message.headers):
-            self._renewer.count("server_message")
+        refused = refuse_the_servers(message, address, self._shares)
+        if refused or not self._shares.take(address, cost(message)):
+            self._renewer.count(refused or "too_much")
             return
         try:
             lineage = parse_subject(message.subject, RENEW_PREFIX)
@@ -60,6 +57,7 @@ class RenewalDoor:
         if len(self._working) >= _AT_ONCE or self._working_for[address] >= _AT_ONCE_EACH:
             self._renewer.count("dropped")
             return
+        self._shares.charge(address, _CHECKING_BYTES)
         task = asyncio.get_running_loop().create_task(self._answer(message), name="renewal")
         self._working.add(task)
         self._working_for[address] += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from jetway.core.heartbeat import HEADERS_NOT_READ, MalformedError, parse_subject
 from jetway.core.ids import ServiceKey
@@ -40,3 +40,22 @@ def cost(message: HeartbeatMessage) -> int:
     is_told = unread.isdecimal() and len(unread) < 10
     headers = int(unread) if is_told else sum(map(len, message.headers.values()))
     return MESSAGE_BYTES + len(message.data) + headers
+
+
+def made_by_the_server(headers: Mapping[str, str]) -> bool:
+    """The server can be made to send messages to any subject; they carry such headers."""
+    return any(name.lower() == "status" or name.lower().startswith("nats-") for name in headers)
+
+
+def refuse_the_servers(message: HeartbeatMessage, address: str, shares: Allowance) -> str:
+    """Why a message is refused that the server was made to send; empty for any other.
+
+    Anybody can have the server send one to anybody's subject, so it is at nobody's cost: a host could use up
+    another's share with them. What has more headers than are read only the sender itself can have made.
+    """
+    if not message.headers or not made_by_the_server(message.headers):
+        return ""
+    is_the_senders = HEADERS_NOT_READ in message.headers
+    if is_the_senders and address and not shares.take(address, cost(message)):
+        return "too_much"
+    return "server_message"
