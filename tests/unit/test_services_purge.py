@@ -89,6 +89,27 @@ async def test_no_cascade_of_theirs_is_left_to_be_finished(
     assert house.cascades.unfinished() == []
 
 
+async def test_who_comes_under_its_id_in_this_very_moment_is_not_purged(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = house.cascades.finish
+
+    async def finish_and_create(key: ServiceKey, *terms: Any) -> list[ServiceRecord]:
+        done = await finish(key, *terms)
+        await house.create(key)
+        return done
+
+    await house.create(POLLER)
+    await house.revoke(POLLER)
+    await house.settle()
+    house.clock.advance(91 * DAY)
+    monkeypatch.setattr(house.cascades, "finish", finish_and_create)
+    assert (await house.purger.run()).changed == 0
+    await house.settle()
+    assert house.status(POLLER) == ServiceStatus.PENDING
+    assert house.archive.files == {}
+
+
 async def test_it_is_archived_before_it_is_purged(house: House) -> None:
     await taken_out(house, delete=True)
     house.clock.advance(8 * DAY)

@@ -139,8 +139,10 @@ class Purger:
             # Else it would be finished by somebody between archive and purge, and the purge find another version.
             await self._cascades.finish(key, outcome.sequence, SYSTEM)
         gone, sequence = await self._recorder.read(key), entry(key).sequence
+        if gone is None or gone.status is not ServiceStatus.DELETED or gone.cascade is not Cascade.NONE:
+            return None  # somebody made it anew in this very moment
         settled = await self._projections.settled(sequence, _PROJECTION_SECONDS, [key])
-        return (gone, sequence) if gone and settled["document"] == "written" else None
+        return (gone, sequence) if settled["document"] == "written" else None
 
     async def _forget(self, record: ServiceRecord, sequence: int, place: str, caller: Caller) -> bool:
         version = f"{record.epoch}-{record.revision}"
