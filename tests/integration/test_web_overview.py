@@ -118,6 +118,8 @@ async def test_the_health_of_jobs_is_one_line(world: World, browser: Browser) ->
     await world.doors.jobs.run("count")
     assert await jobs_row(browser) == "Ok the last run just now"
     add_job(world, "reconcile", error="away")
+    await world.doors.jobs.run("reconcile", apart=True)
+    assert await jobs_row(browser) == "Ok the last run just now", "that was on terms of its own"
     await world.doors.jobs.run("reconcile")
     assert "1 failing, the last run" in await jobs_row(browser)
     assert "The job reconcile failed" in await needs(browser)

@@ -112,7 +112,7 @@ class JobBook:
     def due_in(self, name: str) -> timedelta:
         """How long until the job should run for the first time after a start."""
         spec = self._spec(name)
-        done = (run for run in self._runs[name] if _is_regular(run) and run.outcome is JobOutcome.DONE)
+        done = (run for run in self._runs[name] if is_regular(run) and run.outcome is JobOutcome.DONE)
         last = next(done, None)
         if spec.at_once:
             return timedelta()
@@ -129,7 +129,7 @@ class JobBook:
         spec = self._spec(name)
         failed = 0
         for run in self._runs[name]:
-            if not _is_regular(run):
+            if not is_regular(run):
                 continue
             if run.outcome is not JobOutcome.FAILED:
                 break
@@ -177,7 +177,7 @@ class JobBook:
         began, runs = time.perf_counter(), self._runs[spec.name]
         if len(runs) >= RUNS_KEPT:
             # Rehearsals do not push out what says when the job is due.
-            runs.remove(next((run for run in reversed(runs) if not _is_regular(run)), runs[-1]))
+            runs.remove(next((run for run in reversed(runs) if not is_regular(run)), runs[-1]))
         runs.appendleft(begun)
         if spec.remembered:
             await self._remember(spec.name)  # so that one that a crash cuts off is on the books after it
@@ -216,10 +216,10 @@ class JobBook:
         )
 
     def _count(self, run: JobRun) -> None:
-        if run.dry_run:
+        if not is_regular(run):
             return
         self._metrics.job_runs.labels(run.job, run.outcome.value).inc()
-        if run.outcome is JobOutcome.DONE and not run.apart:
+        if run.outcome is JobOutcome.DONE:
             self._metrics.job_seconds.labels(run.job).set(run.seconds)
             self._metrics.job_success.labels(run.job).set(run.started_at.timestamp())
 
@@ -241,6 +241,6 @@ class JobBook:
         return spec
 
 
-def _is_regular(run: JobRun) -> bool:
+def is_regular(run: JobRun) -> bool:
     """Whether it did what the schedule would have done."""
     return not run.dry_run and not run.apart

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from jetway.ports import JobOutcome, JobRun
-from jetway.services.jobs import JobState
+from jetway.services.jobs import JobState, is_regular
 
 _GRACE = timedelta(minutes=1)
 """Beyond two of its intervals: a run takes its time, and so does a restart."""
@@ -46,4 +46,4 @@ def _is_overdue(job: JobState, now: datetime) -> bool:
 
 
 def _last(job: JobState) -> JobRun | None:
-    return next((run for run in job.runs if not run.dry_run), None)
+    return next(filter(is_regular, job.runs), None)
