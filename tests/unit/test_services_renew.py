@@ -188,6 +188,14 @@ async def test_there_is_room_for_whoever_renews_what_lives_for_minutes(house: Ho
         assert (await renew(house)).creds
 
 
+async def test_what_the_ledger_did_not_take_does_not_count(house: House) -> None:
+    for _ in range(2 * PER_HOUR):
+        house.ledger.fail_next("write", UnavailableError("away"))
+        with pytest.raises(UnavailableError):
+            await renew(house)
+    assert (await renew(house)).creds
+
+
 async def test_nor_at_the_fastest_pace_for_long(house: House) -> None:
     done = 0
     for _ in range(2 * PER_HOUR // PER_MINUTE):

@@ -50,7 +50,9 @@ _ANSWER_LIMIT = 256 * 1024
 _HTTPS_TIMEOUT = 10.0
 """Also how long the program's end can be held up by a gateway that does not answer."""
 _CERTIFICATE_REFUSED_FOR = 3600.0
-_NOT_THE_CERTIFICATE = frozenset({"", "proof_stale", "proof_invalid", "unavailable", "too_many_failures"})
+_NOT_THE_CERTIFICATE = frozenset(
+    {"", "proof_stale", "proof_invalid", "unavailable", "too_many_failures", "too_many_renewals"}
+)
 _PUBLIC = 0o644
 
 

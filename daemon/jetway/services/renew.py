@@ -6,6 +6,7 @@ Who cannot prove itself is told nothing of what is registered, and costs a look 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -13,7 +14,8 @@ from datetime import datetime
 import structlog
 
 from jetway.core import commands as c
-from jetway.core.errors import Code, RefusedError, refuse
+from jetway.core.errors import Code, PortError, RefusedError, refuse
+from jetway.core.ids import ServiceKey
 from jetway.core.record import ServiceRecord
 from jetway.core.renewal import FRESH, RenewalAnswer, RenewalRequest
 from jetway.core.times import rfc3339
@@ -86,7 +88,7 @@ class Renewer:
         if not self.proves(request):
             raise _unproven()
         seconds = self._recorder.clock.monotonic()
-        if not all(pace.allows(str(key), seconds) for pace in self._paces):
+        if not all(pace.allows(key, seconds) for pace in self._paces):
             minute, hour = (pace.most for pace in self._paces)
             why = f"more than {minute} renewals of this service in a minute, or {hour} in an hour"
             raise refuse(Code.TOO_MANY_RENEWALS, why)
@@ -96,6 +98,10 @@ class Renewer:
             await self._recorder.apply(key, lambda record: self._command(record, request, keys, made), caller)
         except RefusedError as error:
             raise _unproven() if error.refused.code is Code.NOT_FOUND else error from None
+        except PortError:
+            for pace in self._paces:
+                pace.give_back(key)
+            raise
         log.info("credentials renewed", action="credentials_renewed", service=str(key))
         credentials = made[-1].credentials
         return RenewalAnswer(
@@ -138,15 +144,20 @@ class Pace:
         self.most = most
         self._seconds = seconds
         self._period = -1
-        self._counts: dict[str, int] = {}
+        self._counts: Counter[ServiceKey] = Counter()
 
-    def allows(self, key: str, seconds: float) -> bool:
-        """Whether there may be another one of this key now. `seconds` is monotonic."""
+    def allows(self, key: ServiceKey, seconds: float) -> bool:
+        """Whether there may be another one of this service now. `seconds` is monotonic."""
         period = math.floor(seconds / self._seconds)
         if period != self._period:
-            self._period, self._counts = period, {}
-        self._counts[key] = self._counts.get(key, 0) + 1
+            self._period, self._counts = period, Counter()
+        self._counts[key] += 1
         return self._counts[key] <= self.most
+
+    def give_back(self, key: ServiceKey) -> None:
+        """One came to nothing, and not by the service's fault."""
+        if self._counts[key]:
+            self._counts[key] -= 1
 
 
 def _is_current(record: ServiceRecord, request: RenewalRequest) -> bool:
