@@ -150,6 +150,19 @@ async def test_what_is_over_is_forgotten_in_the_store_after_a_day() -> None:
         assert list(store.windows) == [kept.window_id]
 
 
+async def test_very_many_that_are_over_are_forgotten_sooner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jetway.services.maintenance._MOST_OVER", 2)
+    async with running_house() as house:
+        made = [
+            await house.maintenance.begin(ALICE, NewWindow(site="x", until=NOW + (each + 1) * HOUR))
+            for each in range(5)
+        ]
+        house.clock.advance(4 * HOUR)
+        await house.maintenance.load()
+        kept = [window.window_id for window in made[2:]]
+        assert list(house.maintenance_store.windows) == kept, "two that are over, and the one that is not"
+
+
 async def test_a_window_that_another_daemon_forgets_as_well_is_no_trouble(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

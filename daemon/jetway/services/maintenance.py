@@ -31,6 +31,8 @@ _FORGOTTEN_AFTER = timedelta(days=1)
 """When one that is over goes from the store: not at once, for this daemon's clock may be ahead."""
 _MOST_FORGOTTEN = 100
 """At one time."""
+_MOST_OVER = 1000
+"""Windows that are over and kept; with more the first of them go sooner."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +82,8 @@ class Maintenance:
             windows = {window.window_id: window for window in found if window.until > now}
             if windows != self._windows:
                 self._know(windows)
-            over = [window.window_id for window in found if window.until <= now - _FORGOTTEN_AFTER]
-            for window_id in over[:_MOST_FORGOTTEN]:
-                await self._remove(window_id)
+            for window in _to_forget(found, now):
+                await self._remove(window.window_id)
 
     async def _remove(self, window_id: str) -> None:
         with suppress(ConflictError):  # another daemon is at it as well
@@ -173,3 +174,11 @@ class Maintenance:
         await self._trail.try_note(
             event, caller, record=record, reason=window.reason, metadata={**metadata, **times}
         )
+
+
+def _to_forget(found: Sequence[MaintenanceWindow], now: datetime) -> Sequence[MaintenanceWindow]:
+    """Those that have long been over, and the first of very many that are over, a few at a time."""
+    over = sorted((window for window in found if window.until <= now), key=lambda window: window.until)
+    surplus = max(0, len(over) - _MOST_OVER)
+    long_over = sum(window.until <= now - _FORGOTTEN_AFTER for window in over)
+    return over[: max(surplus, long_over)][:_MOST_FORGOTTEN]
