@@ -99,9 +99,9 @@ async def way_to_nats(settings: Settings, releases: Releases) -> NatsWay:
 
     Raises StartupError, also where no ledger stands.
     """
-    require_ledger(settings)
     if settings.nats.mode == "external":
-        return external_nats(settings)
+        return external_nats(settings)  # the ledger is there, whatever stands here
+    require_ledger(settings)
     state = StateDir(settings.state_dir)
     state.prepare()
     try:

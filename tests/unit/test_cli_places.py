@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from jetway import audits, backups, rotation, upkeep
 from jetway.adapters.statedir import RESTORE_FILE, LedgerIdentity, StateDir
 from jetway.cli import client, places, run_command
+from jetway.cli.errors import CommandError
 from jetway.core.errors import StartupError
 from jetway.settings import Settings, load_settings
 
@@ -139,6 +141,32 @@ def test_another_users_directory_is_left_alone(
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{service} belongs to the user jetway" in line
     assert "sudo -u jetway" in line and "--state-dir" in line
+
+
+@pytest.mark.parametrize(("owner", "user"), [(0, 4711), (4711, 0)])
+def test_an_empty_directory_is_whose_may_write_there(
+    owner: int, user: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mounted volume often belongs to root, and to the daemon by a group. Root may write everywhere."""
+    stat = Path.stat
+
+    def looked_at(path: Path, **how: Any) -> object:
+        return SimpleNamespace(st_uid=owner) if path == tmp_path else stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", looked_at)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    if user:
+        places.require_own(tmp_path)
+        return
+    with pytest.raises(CommandError, match="belongs to the user"):
+        places.require_own(tmp_path)
+
+
+def test_what_a_daemon_left_there_says_whose_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "daemon.lock").touch()
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(CommandError, match="belongs to the user"):
+        places.require_own(tmp_path)
 
 
 def test_an_owner_without_a_name_is_a_number() -> None:

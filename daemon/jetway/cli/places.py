@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 from pathlib import Path
@@ -35,17 +36,33 @@ def find_state_dir() -> Path:
 def require_own(place: Path) -> None:
     """Raise CommandError where it is another user's: what root leaves there, that user's daemon cannot read."""
     try:
-        owner = place.stat().st_uid
-    except FileNotFoundError:
-        return
+        owner = _owner_of(place)
     except OSError as error:
         raise CommandError(f"state_dir: {place} cannot be looked at: {error.strerror}") from None
-    if owner != os.geteuid():
+    if owner is not None and owner != os.geteuid():
         name = _user(owner)
         raise CommandError(
             f"state_dir: {place} belongs to the user {name}: run this as that user (sudo -u {name} …),"
             " or name another directory by --state-dir"
         )
+
+
+def _owner_of(place: Path) -> int | None:
+    """Whose what a daemon left there is. An empty one, a mounted volume for example, is whose may write there."""
+    from jetway.adapters.statedir import LEDGER_FILE, LOCK_FILE
+
+    try:
+        for name in (LEDGER_FILE, LOCK_FILE, "keys"):
+            with contextlib.suppress(FileNotFoundError):
+                return (place / name).stat().st_uid
+        owner = place.stat().st_uid
+    except FileNotFoundError:
+        return None
+    except PermissionError:
+        return place.stat().st_uid
+    # Root may write everywhere, so that says nothing.
+    may_write = os.geteuid() != 0 and os.access(place, os.W_OK)
+    return None if may_write else owner
 
 
 def _has_ledger(place: Path) -> bool:
