@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import shutil
 import signal
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -348,6 +350,27 @@ async def test_a_leader_stopped_in_order_hands_over_at_once(pair: Pair) -> None:
     assert min(took) < HANDOVER_SECONDS
 
 
+def stand_still(daemon: SharingDaemon) -> None:
+    """Stop it, but not within a write: SQLite keeps all others waiting until whoever writes goes on."""
+    assert daemon.process is not None
+    stat = Path(f"/proc/{daemon.process.pid}/stat")
+    for _ in range(200):
+        daemon.process.send_signal(signal.SIGSTOP)
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+            time.sleep(0.001)
+        with contextlib.closing(sqlite3.connect(daemon.database, timeout=0)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                pass
+            else:
+                database.rollback()
+                return
+        daemon.process.send_signal(signal.SIGCONT)
+        time.sleep(0.005)
+    raise AssertionError("it writes all the time")
+
+
 async def test_a_leader_that_stood_still_does_not_write_backwards_when_it_goes_on(pair: Pair) -> None:
     """Children come and go meanwhile: lists and counts are what an old leader could spoil."""
     leader, other = await pair.leader()
@@ -363,7 +386,7 @@ async def test_a_leader_that_stood_still_does_not_write_backwards_when_it_goes_o
         ]
         creating = asyncio.gather(*burst)
         await asyncio.sleep(0.1)  # in the middle of it
-        leader.process.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(stand_still, leader)
         try:
             assert {status for status, _ in await creating} == {201}
             await asyncio.to_thread(eventually, lambda: _require(other.leads), START_AGAIN_SECONDS)
