@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from jetway.adapters.authority.ca import (
@@ -463,8 +463,11 @@ class TestGiven:
         with pytest.raises(ChainError):
             read_private_key(data)
 
+    # The library warns of a serial number that is not positive; we refuse it.
+    @pytest.mark.filterwarnings("ignore:Parsed a serial number")
     @settings(max_examples=200)
     @given(st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=3))
+    @example([(48, 47)])
     def test_an_altered_chain_is_refused_or_the_same(self, changes: list[tuple[int, int]]) -> None:
         data = bytearray(OURS.root_pem.encode())
         for position, value in changes:
