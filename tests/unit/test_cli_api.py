@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from jetway.cli import run_command
+from jetway.cli import places, run_command
 from jetway.cli.output import ago
 from support.fake_gateway import FakeGateway, Reply, Request, fake_gateway
 
@@ -561,9 +561,10 @@ def test_the_token_found_here_goes_to_the_daemon_found_here_alone(
     assert "Authorization" not in api.requests[0].headers
 
 
-def test_no_daemon_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if Path("/var/lib/jetway/daemon.json").exists():
-        pytest.skip("a daemon runs on this host")
+def test_no_daemon_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(places, "SYSTEM_STATE_DIR", tmp_path / "service")  # one may run on this host
     assert run_command(["service", "tree"]) == 1
     error = capsys.readouterr().err
     assert str(tmp_path / "state") in error and "JETWAY_URL" in error
