@@ -158,9 +158,7 @@ def read_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
 def _look_through(certificate: x509.Certificate) -> None:
     """The library reads these only when they are asked for: what is wrong with them shall show here."""
     if certificate.serial_number <= 0:
-        raise ValueError(
-            "RFC 5280 asks for a positive serial number; the library will come to refuse others itself"
-        )
+        raise ValueError("RFC 5280 asks for a positive serial number")
     certificate.public_key()
     certificate.subject.rfc4514_string()
     _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.extensions
