@@ -193,4 +193,20 @@ def test_a_damaged_root_is_none(data: st.DataObject) -> None:
     position = data.draw(st.integers(0, len(pem) - 1))
     pem[position] ^= data.draw(st.integers(1, 255))
     found = find_root(bytes(pem), OURS.pin)
-    assert found in (None, OURS.root_pem)
+    if found is not None:
+        # The signature has a byte of its own that the library does not look at.
+        certificate = x509.load_pem_x509_certificate(found.encode())
+        assert certificate.tbs_certificate_bytes == OURS.chain.root.tbs_certificate_bytes
+
+
+def test_a_certificate_of_another_version_is_damaged() -> None:
+    """What the library raises for it is no ValueError."""
+    pem = OURS.root_pem.encode()
+    another = (pem[:44] + b"B" + pem[45:]).decode()
+    with pytest.raises(x509.InvalidVersion):
+        x509.load_pem_x509_certificates(another.encode())
+    assert find_root(another.encode(), OURS.pin) is None
+    with pytest.raises(EdgeError, match="is damaged"):
+        keys.certificate_dates(another)
+    with pytest.raises(EdgeError, match="not one for this host's key"):
+        keys.check_certificate(another, keys.make("", 0, "service").csr_pem)

@@ -13,6 +13,7 @@ import re
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -31,6 +32,9 @@ from cryptography.x509.oid import NameOID
 from jetway.core.creds import creds_text
 from jetway.edge.errors import EdgeError
 from jetway.edge.files import write_file
+
+DAMAGED: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What the library raises for a certificate, request or key that it cannot read."""
 
 _SEED_PREFIX = 18 << 3
 _USER_PREFIX = 20 << 3
@@ -108,7 +112,7 @@ def check_certificate(pem: str, csr_pem: str) -> None:
         theirs = x509.load_pem_x509_certificates(pem.encode())[0].public_key()
         ours = x509.load_pem_x509_csr(csr_pem.encode()).public_key()
         fits = theirs == ours
-    except (ValueError, UnsupportedAlgorithm):
+    except DAMAGED:
         fits = False
     if not fits:
         raise EdgeError("the gateway's certificate is not one for this host's key: ask for a new token")
@@ -144,7 +148,7 @@ def request_for(key_pem: str, service_id: str) -> str:
     """A certificate request by a key that is there already. Raises EdgeError."""
     try:
         private = load_pem_private_key(key_pem.encode(), password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except DAMAGED:
         private = None
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise EdgeError("key.pem holds no key on an elliptic curve: join again with a new token")
@@ -155,7 +159,7 @@ def certificate_dates(pem: str) -> tuple[datetime, datetime]:
     """From when to when the first of these certificates is valid. Raises EdgeError."""
     try:
         leaf = x509.load_pem_x509_certificates(pem.encode())[0]
-    except ValueError:
+    except DAMAGED:
         raise EdgeError("certificate.pem is damaged: join again with a new token") from None
     return leaf.not_valid_before_utc, leaf.not_valid_after_utc
 

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from jetway.core.tokens import pin_of
 from jetway.edge.exchange import Answer, Endpoint, ExchangeError, UntrustedError, trust_anybody, trust_root
+from jetway.edge.keys import DAMAGED
 
 ROOT_PATH = "/api/edge/ca.pem"
 _LIMIT: Final = 64 * 1024
@@ -61,7 +62,7 @@ def find_root(pem: bytes, pin: str) -> str | None:
     """The certificate, as PEM, whose key has this pin and which that key has signed; None if there is none."""
     try:
         certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError:
+    except DAMAGED:
         return None
     return next((text for text in (_pinned(each, pin) for each in certificates) if text), None)
 
@@ -73,6 +74,6 @@ def _pinned(certificate: x509.Certificate, pin: str) -> str | None:
             return None
         # The key alone could stand in anybody's certificate, with other dates and rights.
         certificate.verify_directly_issued_by(certificate)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+    except (*DAMAGED, InvalidSignature):
         return None
     return certificate.public_bytes(Encoding.PEM).decode()

@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from jetway.adapters.authority.unreadable import UNREADABLE
 from jetway.core.tokens import pin_of
 
 LIFETIME = timedelta(days=20 * 365)
@@ -148,7 +149,7 @@ def read_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
         found = x509.load_pem_x509_certificates(pem)
         for certificate in found:
             _look_through(certificate)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except UNREADABLE:
         raise ChainError("it holds no readable PEM certificate") from None
     if len(found) > _LONGEST_CHAIN:
         raise ChainError(f"a chain of more than {_LONGEST_CHAIN} certificates")

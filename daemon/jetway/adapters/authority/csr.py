@@ -6,12 +6,13 @@ import hashlib
 import re
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, SECP384R1, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from jetway.adapters.authority.unreadable import UNREADABLE
 from jetway.core.errors import Code, RefusedError, refuse
 
 MAX_LENGTH = 8 * 1024
@@ -26,7 +27,6 @@ _RSA_BITS = range(2048, 4097)
 """NIST SP 800-131A forbids less; the cost of checking more would be ours."""
 _LARGEST_EXPONENT = 2**32
 """65537 is what everybody uses; an enormous one makes checking the signature slow."""
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, OverflowError)
 
 RequestKey = EllipticCurvePublicKey | Ed25519PublicKey | RSAPublicKey
 
@@ -45,7 +45,7 @@ def read_request(csr_pem: str) -> RequestKey:
     try:
         request = x509.load_pem_x509_csr(csr_pem.encode("ascii"))
         key = request.public_key()
-    except _UNREADABLE:
+    except UNREADABLE:
         raise _refused("this certificate request cannot be read") from None
     checked = _checked_key(key)
     if not _signed_by_its_key(request):
@@ -73,7 +73,7 @@ def _checked_key(key: object) -> RequestKey:
 def _signed_by_its_key(request: x509.CertificateSigningRequest) -> bool:
     try:
         return request.is_signature_valid
-    except (*_UNREADABLE, InvalidSignature):
+    except (*UNREADABLE, InvalidSignature):
         return False
 
 
