@@ -340,6 +340,23 @@ class TestThreads:
         async with asyncio.timeout(30):  # as long as they ran, it would wait for ever
             await database.check()
 
+    async def test_a_cancelled_read_stops_though_its_statement_begins_later(
+        self, database: SqliteDatabase
+    ) -> None:
+        """SQLite forgets an interrupt that comes while no statement runs."""
+        gate = _Gate()
+
+        def work(connection: sqlite3.Connection) -> None:
+            gate(connection)
+            connection.execute(COUNT_FOREVER).fetchone()
+
+        read = asyncio.create_task(database._read(work))
+        await gate.wait_entered()
+        read.cancel()
+        await asyncio.gather(read, return_exceptions=True)
+        gate.release.set()
+        await database.close()  # raises where the statement still runs
+
     async def test_close_finishes_what_waits(self, database: SqliteDatabase) -> None:
         gate = _Gate()
         held = asyncio.create_task(database._write(gate))
@@ -352,9 +369,10 @@ class TestThreads:
         await asyncio.gather(held, closing, *writes)
         with contextlib.closing(sqlite3.connect(database.path)) as connection:
             assert connection.execute("SELECT count(*) FROM agents").fetchone() == (20,)
-        assert not [t for t in threading.enumerate() if t.name.startswith("registry-")]
+        assert not any(t.is_alive() for t in (*database._writer._threads, *database._readers._threads))
 
     async def test_too_many_waiting_calls_are_refused(self, database: SqliteDatabase) -> None:
+        database._deadline = 600.0  # 256 of them are synced to the disk, one by one
         gate = _Gate()
         held = asyncio.create_task(database._write(gate))
         await gate.wait_entered()

@@ -21,7 +21,7 @@ from jetway.adapters.database.file import DatabaseFile, Work, snapshot, transact
 from jetway.adapters.database.heard import readable_presence
 from jetway.adapters.database.migrations import Migrations, MigrationStatus
 from jetway.adapters.database.tables import EVENTS, PACKAGES, SERVICE_TABLES, decode_event, encode_row
-from jetway.adapters.database.threads import ConnectionThreads
+from jetway.adapters.database.threads import ConnectionThreads, Job
 from jetway.core.errors import OutcomeUnknownError, PortError, StartupError, UnavailableError
 from jetway.core.gaps import EventSpan, Version
 from jetway.core.ids import ServiceKey, ServiceType
@@ -35,6 +35,7 @@ _TRIMMED_AT_ONCE = 5000
 
 _READERS = 2
 _WAITING_CALLS = 256
+_ASKS_AGAIN = 0.1
 _OLDEST_SQLITE = (3, 24, 0)
 """The first with ON CONFLICT DO UPDATE."""
 
@@ -273,7 +274,13 @@ class SqliteDatabase:
             raise self._translate(error) from error
         finally:
             # After a deadline or a cancellation nobody waits for the answer any more.
+            self._end(job)
+
+    def _end(self, job: Job[sqlite3.Connection, T]) -> None:
+        """End a call that nobody waits for, asking until it has: SQLite forgets what comes before a statement."""
+        if not job.future.done():
             job.interrupt()
+            asyncio.get_running_loop().call_later(_ASKS_AGAIN, self._end, job)
 
     async def _write(self, work: Work[T]) -> T:
         job = self._writer.submit(self._file.in_place(work))
