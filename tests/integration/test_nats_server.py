@@ -16,6 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from jetway.adapters.clock import SystemClock
+from jetway.adapters.nats import process
 from jetway.adapters.nats.connection import Connection, ConnectionOptions
 from jetway.adapters.nats.jetstream import JetStream
 from jetway.adapters.nats.process import find_binary
@@ -101,6 +102,42 @@ async def test_a_port_in_use_is_named_with_its_setting(tmp_path: Path) -> None:
 
         with pytest.raises(StartupError, match=rf"nats\.listen: {address} is in use"):
             await EmbeddedServer(tmp_path, address, SystemClock()).start()
+
+
+async def test_any_port_is_another_one_where_somebody_takes_the_first(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        first, found = taken.getsockname()[1], []
+
+        def free_port(host: str) -> int:
+            found.append(first if not found else process.free_port(host))
+            return found[-1]
+
+        monkeypatch.setattr("jetway.adapters.nats.server.free_port", free_port)
+        await server.start()
+
+    assert len(found) == 2
+    assert server.running
+    assert server.port == found[-1] != first
+
+
+async def test_no_more_than_three_ports_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port, tries = taken.getsockname()[1], []
+
+        def free_port(host: str) -> int:
+            tries.append(host)
+            return int(port)
+
+        monkeypatch.setattr("jetway.adapters.nats.server.free_port", free_port)
+        with pytest.raises(StartupError, match=f"127.0.0.1:{port} is in use"):
+            await EmbeddedServer(tmp_path, "127.0.0.1:0", SystemClock()).start()
+    assert len(tries) == 3
 
 
 async def test_an_address_of_another_machine_is_refused(tmp_path: Path) -> None:
@@ -200,7 +237,7 @@ async def test_it_does_not_outlive_a_killed_daemon(tmp_path: Path) -> None:
     )
     try:
         assert daemon.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (line := (await daemon.stdout.readline()).strip()).isdigit():
                 assert line, "the daemon ended"
         pid = int(line)

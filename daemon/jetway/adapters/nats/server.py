@@ -76,6 +76,10 @@ class ServerTls:
     key: Path
 
 
+class _PortInUseError(StartupError):
+    """Another program listens there."""
+
+
 class EmbeddedServer:
     """Runs nats-server for one daemon. `listen` is host:port; port 0 takes a free one and keeps it."""
 
@@ -150,14 +154,12 @@ class EmbeddedServer:
         self._take_directory()
         try:
             await self._stop_leftover()
-            if self._port == 0:
-                self._port = free_port(self._host)
-            elif is_taken(self._host, self._port):
+            any_port = self._port == 0
+            if not any_port and is_taken(self._host, self._port):
                 raise self._in_use()
             account = self._accounts.store_account if self._accounts else OPEN_ACCOUNT
             move_to_account(self._directory / "jetstream", account)
-            self._write_config()
-            await self._spawn()
+            await (self._spawn_anywhere() if any_port else self._spawn_configured())
         except BaseException:
             await self.stop()
             raise
@@ -240,6 +242,23 @@ class EmbeddedServer:
         except OSError as error:
             raise StartupError(f"state_dir: {error.filename} cannot be written: {error.strerror}") from error
 
+    async def _spawn_anywhere(self) -> None:
+        """On a port that is free, and on another one where somebody takes that before the server does."""
+        for tries_left in (2, 1, 0):
+            self._port = free_port(self._host)
+            try:
+                await self._spawn_configured()
+            except _PortInUseError:
+                if not tries_left:
+                    raise
+                await self._end_process()
+            else:
+                return
+
+    async def _spawn_configured(self) -> None:
+        self._write_config()
+        await self._spawn()
+
     async def _spawn(self) -> None:
         self._ready.clear()
         assert self._binary is not None  # noqa: S101 - set by start()
@@ -309,8 +328,7 @@ class EmbeddedServer:
             backoff = min(backoff * 2, _LAST_BACKOFF)
             try:
                 await self._end_process()
-                self._write_config()
-                await self._spawn()
+                await self._spawn_configured()
             except (StartupError, OSError) as error:
                 log.error(
                     "the NATS server does not start", action="nats_server_restart_failed", reason=str(error)
@@ -347,7 +365,9 @@ class EmbeddedServer:
             self._pid_file.unlink(missing_ok=True)
 
     def _in_use(self) -> StartupError:
-        return StartupError(f"nats.listen: {self.address} is in use by another program; choose another port")
+        return _PortInUseError(
+            f"nats.listen: {self.address} is in use by another program; choose another port"
+        )
 
 
 async def _end(process: asyncio.subprocess.Process | None) -> None:
