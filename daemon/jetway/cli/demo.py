@@ -205,7 +205,7 @@ def _wait_until_active(stage: Stage, client: Client, view: Any) -> None:
         stage.require_all_running()
         tree = client.get("/api/admin/services/tree")
         view.show(tree)
-        if _statuses(tree["items"]) == ["active"] * len(_SERVICES):
+        if _states(tree["items"]) == [("active", "online")] * len(_SERVICES):
             return
 
 
@@ -219,8 +219,11 @@ def _watch(stage: Stage, view: Any) -> None:
         time.sleep(1.0)
 
 
-def _statuses(nodes: list[dict[str, Any]]) -> list[str]:
-    return [status for node in nodes for status in (node["status"], *_statuses(node["children"]))]
+def _states(nodes: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Status and liveness of each, parents first."""
+    return [
+        state for node in nodes for state in ((node["status"], node["liveness"]), *_states(node["children"]))
+    ]
 
 
 def _until(seconds: float, why: str) -> Iterator[None]:
