@@ -13,6 +13,7 @@ import pytest
 
 from support.daemon import Daemon, eventually
 from support.internet import EdgeHost, internet, is_let_in
+from support.ports import free_port
 
 # nats-py leaves the socket of a connection that was refused to the collector, whenever that comes.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -94,7 +95,7 @@ async def test_an_open_gateway_gives_credentials_once_it_asks_for_them(
     new_daemon: NewDaemon, tmp_path: Path
 ) -> None:
     """Hosts that joined when it asked nobody have none: with their keys they get some."""
-    settings = internet(JETWAY_NATS__LISTEN="127.0.0.1:0", JETWAY_NATS__PUBLIC_URLS="[]")
+    settings = internet(JETWAY_NATS__LISTEN=f"127.0.0.1:{free_port()}", JETWAY_NATS__PUBLIC_URLS="[]")
     daemon = new_daemon(**settings)
     host = newcomer(daemon, tmp_path)
     assert not host.creds.exists()
@@ -103,7 +104,6 @@ async def test_an_open_gateway_gives_credentials_once_it_asks_for_them(
             eventually, lambda: require(daemon.service("poller", "site-a")["status"] == "active")
         )
         assert daemon.stop() == 0
-        daemon.settings["JETWAY_NATS__LISTEN"] = daemon.nats_url.removeprefix("nats://")
         daemon.settings["JETWAY_NATS__CREDENTIALS"] = "required"
         daemon.start()
         # It tries ever more seldom, up to once a minute, and the restart may have taken a while.

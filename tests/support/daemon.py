@@ -109,7 +109,7 @@ class Daemon:
         self.log_file = folder / "daemon.log"
         self.settings = {
             "JETWAY_STATE_DIR": str(self.state),
-            "JETWAY_HTTP__LISTEN": "127.0.0.1:0",
+            "JETWAY_HTTP__LISTEN": f"127.0.0.1:{free_port()}",
             "JETWAY_LOG__FORMAT": "json",
             **settings,
         }
@@ -302,6 +302,7 @@ class Daemon:
             query = f"SELECT revision FROM {table} WHERE {own} = '{service['service_id']}'"
             eventually(lambda: _require(bool(self.rows(query)), "there is no row"), 60)
         if said["document"] == "queued":
+            time.sleep(11)  # the gauge is set every 10 s
             lag = "jetway_projection_lag_records"
             eventually(lambda: _require(not self.metric(lag, projection="documents"), "documents wait"), 60)
 

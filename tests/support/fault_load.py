@@ -251,7 +251,14 @@ def rss_kb(daemon: Daemon) -> int:
 async def client_of(url: str, patience: int = 30) -> AsyncIterator[Any]:
     client = Client()
     try:
-        await client.connect(url, connect_timeout=patience, allow_reconnect=False, error_cb=_ignore)
+        # nats-py waits two seconds after a refusal, though it is not to try again.
+        await client.connect(
+            url,
+            connect_timeout=patience,
+            allow_reconnect=False,
+            reconnect_time_wait=0.1,  # type: ignore[arg-type]
+            error_cb=_ignore,
+        )
         yield client
     finally:
         with contextlib.suppress(NatsError, OSError, TimeoutError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+from support.ports import free_port
+
 _CHUNK = 64 * 1024
 
 
@@ -18,11 +20,10 @@ class Proxy:
         self._open.set()
         self._delay = 0.0
         self._links: set[asyncio.Task[None]] = set()
-        self.port = 0
+        self.port = free_port()
 
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._take, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         await self.cut()

@@ -126,7 +126,8 @@ class Stack:
     async def beat(self, lineage: Lineage) -> Verdict:
         verdict: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self.house.observer.observe(Beat(lineage, EMPTY), self.outside.clock.now(), verdict.set_result)
-        return await verdict
+        async with asyncio.timeout(120):
+            return await verdict
 
     async def revoke(self, key: ServiceKey) -> Affected:
         return await self.house.administrator.override(BOB, key, ServiceStatus.REVOKED, reason="race")

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
+from support.ports import free_port
 from support.proton_standin.faults import Fault, Moment
 
 _TESTS = Path(__file__).resolve().parents[2]
@@ -57,7 +58,7 @@ class ProtonStandin:
         self.user = user
         self.password = password
         self.host = "127.0.0.1"
-        self.port = 0
+        self.port = free_port()
         self.faults = FaultSwitch(self)
         self._visible_after = visible_after
         self._tls = {"certificate": str(certificate or ""), "key": str(key or "")}
