@@ -117,11 +117,14 @@ async def test_following_gives_the_newest_per_key_and_then_what_comes(ledger: Le
         Change(ServiceKey(AGENT, "a"), revised(number=2, service_id="a"), second),
     ]
 
-    following = asyncio.create_task(follow_until(ledger, 3))
-    await asyncio.sleep(0.05)
-    third = await ledger.write(revised(number=3, service_id="a"), second)
-
-    assert (await following)[-1] == Change(ServiceKey(AGENT, "a"), revised(number=3, service_id="a"), third)
+    seen: list[Change] = []
+    async with asyncio.timeout(60), aclosing(_generator(ledger, 0)) as batches:
+        while len(seen) < 2:
+            seen += (await anext(batches)).changes
+        third = await ledger.write(revised(number=3, service_id="a"), second)
+        while len(seen) < 3:
+            seen += (await anext(batches)).changes
+    assert seen[-1] == Change(ServiceKey(AGENT, "a"), revised(number=3, service_id="a"), third)
 
 
 async def test_following_goes_on_after_a_sequence(ledger: Ledger) -> None:

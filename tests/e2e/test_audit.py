@@ -6,14 +6,20 @@ import json
 import shutil
 from collections.abc import Callable
 
-from support.daemon import Daemon
+from support.daemon import SERVICES, Daemon, eventually
 
 NewDaemon = Callable[..., Daemon]
+
+
+def _told(daemon: Daemon) -> None:
+    """A checkpoint covers what the trail says when it is made."""
+    assert daemon.get(f"{SERVICES}/pollers/p1/events")["total"]
 
 
 def test_it_is_whole_after_a_kill_and_a_restore_and_says_what_is_not(new_daemon: NewDaemon) -> None:
     daemon = new_daemon()
     daemon.create("poller", "p1")
+    eventually(lambda: _told(daemon))
     assert daemon.json_of("job", "run", "checkpoint")["outcome"] == "done"
     daemon.create("poller", "p2")
     daemon.kill_all()
@@ -36,7 +42,7 @@ def test_it_is_whole_after_a_kill_and_a_restore_and_says_what_is_not(new_daemon:
     assert any(note.startswith("restored at ") for note in done["notes"]), "a restore is always told"
 
     public = daemon.state / "checkpoints" / "public-key.pem"
-    (kept, _) = sorted(daemon.state.glob("checkpoints/*.json"))
+    kept, *_ = sorted(daemon.state.glob("checkpoints/*.json"))
     elsewhere = daemon.state.parent / "elsewhere"
     elsewhere.mkdir()
     forged = json.loads(kept.read_text())

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from support.daemon import COMMAND_SECONDS, Daemon, environment, eventually, jetway
+from support.daemon import COMMAND_SECONDS, Daemon, environment, eventually, jetway, processes_with
+from support.daemon_state import eventually_async
 
 NewDaemon = Callable[..., Daemon]
 _OF_A_REVISION = ("epoch", "revision", "updated_at")
@@ -31,6 +32,13 @@ async def documents(daemon: Daemon) -> dict[str, Any]:
         for key in await bucket.keys():
             document = json.loads((await bucket.get(key)).value or b"")
             found[key] = {name: value for name, value in document.items() if name not in _OF_A_REVISION}
+    return found
+
+
+async def documents_without(daemon: Daemon, service_id: str) -> dict[str, Any]:
+    """All of them, once none names this service any more."""
+    found = await documents(daemon)
+    assert f'"{service_id}"' not in json.dumps(found)
     return found
 
 
@@ -84,7 +92,8 @@ async def test_what_was_acknowledged_before_a_backup_is_there_after_a_restore(ne
     key = "config/agents/a1/checkers/c1.json"
     await edit(daemon, key, {"targets": ["192.0.2.77"], "by": "hand"})
     eventually(lambda: _must(len(events(daemon, "deleted")) == 1))
-    before, papers, trail = services(daemon), await documents(daemon), events(daemon)
+    papers = await eventually_async(lambda: documents_without(daemon, "gone"))
+    before, trail = services(daemon), events(daemon)
     epoch = daemon.service("poller", "p1")["epoch"]
     file = daemon.state.parent / "backup.tar.gz"
 
@@ -238,6 +247,8 @@ def test_a_restore_killed_anywhere_says_so_and_can_be_done_again(
             serve = daemon.command("serve")
             assert (serve.returncode, "run `jetway restore` again" in serve.stderr) == (1, True), serve.stderr
         else:
+            # Killed when all was done: its server may still be writing.
+            eventually(lambda: _must(not processes_with(str(daemon.state))))
             shutil.rmtree(daemon.state)
     assert unfinished
 

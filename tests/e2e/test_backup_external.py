@@ -27,7 +27,7 @@ async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
 
 
 async def test_an_embedded_ledger_moves_to_somebody_elses_server_which_takes_one_only(
-    new_daemon: NewDaemon, server: NatsServer, tmp_path: Path
+    server: NatsServer, new_daemon: NewDaemon, tmp_path: Path
 ) -> None:
     embedded = new_daemon("embedded")
     token = embedded.create("poller", "site-a")["token"]
@@ -63,7 +63,7 @@ async def test_an_embedded_ledger_moves_to_somebody_elses_server_which_takes_one
 
 
 async def test_a_restore_that_is_refused_leaves_a_working_installation_as_it_is(
-    new_daemon: NewDaemon, server: NatsServer, tmp_path: Path
+    server: NatsServer, new_daemon: NewDaemon, tmp_path: Path
 ) -> None:
     external = {"JETWAY_NATS__MODE": "external", "JETWAY_NATS__URLS": json.dumps([server.url])}
     daemon = new_daemon("standing", **external)

@@ -212,6 +212,11 @@ async def ask_batch(daemon: Daemon, poller: str, entries: list[Any]) -> Any:
 async def test_a_batch_takes_1000_and_no_more(daemon: Daemon, family: Family) -> None:
     entry = {"service_type": "poller"}
     assert await ask_batch(daemon, family.poller, [entry] * 1000) == {"heartbeats": 1000, "refused": 0}
+
+    def active() -> None:
+        assert daemon.service("poller", family.poller)["status"] == "active"
+
+    eventually(active)  # the batch is answered before the first heartbeat's change is written
     payload = json.dumps({"heartbeats": [entry] * 1001}).encode()
     await must_count(daemon, "malformed", f"edge.heartbeat.batch.{family.poller}", payload)
 

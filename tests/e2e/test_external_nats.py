@@ -32,7 +32,7 @@ def on(server: NatsServer, **settings: str) -> dict[str, str]:
 
 
 async def test_a_service_comes_to_life_on_somebody_elses_server(
-    new_daemon: NewDaemon, server: NatsServer
+    server: NatsServer, new_daemon: NewDaemon
 ) -> None:
     daemon = new_daemon(**on(server))
     assert not (daemon.state / "nats").exists()
@@ -45,7 +45,7 @@ async def test_a_service_comes_to_life_on_somebody_elses_server(
 
 
 async def test_a_restart_of_the_server_is_an_outage_and_loses_nothing(
-    new_daemon: NewDaemon, server: NatsServer
+    server: NatsServer, new_daemon: NewDaemon
 ) -> None:
     daemon = new_daemon(**on(server))
     key = nats_key()
@@ -80,7 +80,7 @@ async def test_a_restart_of_the_server_is_an_outage_and_loses_nothing(
 
 
 async def test_a_restart_of_the_daemon_finds_all_of_it_again(
-    new_daemon: NewDaemon, server: NatsServer
+    server: NatsServer, new_daemon: NewDaemon
 ) -> None:
     daemon = new_daemon(**on(server))
     token = daemon.create("poller", "site-a")["token"]
@@ -95,7 +95,7 @@ async def test_a_restart_of_the_daemon_finds_all_of_it_again(
 
 
 async def test_two_gateways_with_prefixes_share_a_server_and_see_nothing_of_each_other(
-    new_daemon: NewDaemon, server: NatsServer
+    server: NatsServer, new_daemon: NewDaemon
 ) -> None:
     east, west = (
         new_daemon(
@@ -145,7 +145,7 @@ async def nats_client(url: str) -> AsyncIterator[Client]:
 
 
 async def test_a_server_with_another_ledger_is_refused(
-    new_daemon: NewDaemon, server: NatsServer, tmp_path: Path
+    server: NatsServer, new_daemon: NewDaemon, tmp_path: Path
 ) -> None:
     daemon = new_daemon(**on(server))
     daemon.create("poller", "site-a")
@@ -167,7 +167,7 @@ async def test_a_server_with_another_ledger_is_refused(
 
 
 async def test_a_stream_that_somebody_made_otherwise_is_refused_with_the_difference(
-    new_daemon: NewDaemon, server: NatsServer
+    server: NatsServer, new_daemon: NewDaemon
 ) -> None:
     daemon = new_daemon(**on(server))
     daemon.stop()

@@ -31,7 +31,7 @@ def leads(daemon: Daemon) -> None:
 
 
 async def test_a_daemon_that_was_killed_leads_again_before_its_lease_has_run_out(
-    new_daemon: NewDaemon, server: NatsServer
+    server: NatsServer, new_daemon: NewDaemon
 ) -> None:
     daemon = new_daemon(JETWAY_NATS__MODE="external", JETWAY_NATS__URLS=json.dumps([server.url]))
     eventually(lambda: leads(daemon))

@@ -79,10 +79,13 @@ async def test_a_revoked_poller_is_revoked_everywhere_and_never_heard_again(daem
         service = daemon.service("poller", poller)
         assert (service["status"], service["status_reason"]) == ("revoked", "stolen")
         eventually(lambda: _row_is(daemon, "poller", poller, "revoked"))
-        document = await (await client.jetstream(timeout=30).key_value("config")).get(
-            f"config/pollers/{poller}.json"
-        )
-        assert json.loads(document.value or b"")["status"] == "revoked"
+        documents = await client.jetstream(timeout=30).key_value("config")
+
+        async def document_is_revoked() -> None:
+            document = await documents.get(f"config/pollers/{poller}.json")
+            assert json.loads(document.value or b"")["status"] == "revoked"
+
+        await eventually_async(document_is_revoked)
 
 
 def _row_is(daemon: Daemon, kind: str, service_id: str, status: str) -> None:
@@ -132,7 +135,8 @@ async def test_no_child_slips_in_while_its_parent_is_revoked(daemon: Daemon) -> 
             while True:
                 body = {"component_type": "agent", "label": fresh("a"), "parent_id": poller}
                 async with session.post(PACKAGES, json=body) as response:
-                    if response.status != 201:
+                    # A busy ledger may leave one without an answer in time.
+                    if response.status not in (201, 503):
                         return response.status
 
         for _ in range(10):
@@ -320,7 +324,6 @@ async def test_a_service_that_falls_silent_is_late_then_offline_and_one_that_say
         assert liveness == "offline"
 
     async with daemon.nats() as client:
-        await activate(daemon, client, subject)
         await activate(daemon, client, leaving)
         await beat(client, leaving, stopping=True)
 
@@ -328,6 +331,7 @@ async def test_a_service_that_falls_silent_is_late_then_offline_and_one_that_say
             assert daemon.service("poller", "site-b")["liveness"] == "offline"
 
         eventually(left)
+        await activate(daemon, client, subject)
     eventually(offline, 60)
     assert seen in (["online", "late", "offline"], ["late", "offline"])
     must_be(daemon, "poller", "site-a", "active")  # a status is a decision, liveness an observation

@@ -24,7 +24,7 @@ import pytest
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
-from support.daemon import PACKAGES, SERVICES, Answer, Daemon, environment, eventually, jetway
+from support.daemon import PACKAGES, SERVICES, Answer, Daemon, environment, eventually, jetway, require_gone
 from support.ports import free_port
 
 SECRET_FILES = {"admin.token", "nats/admin.creds"}
@@ -355,7 +355,7 @@ def test_the_password_of_the_database_is_not_said(tmp_path: Path, in_file: bool)
         settings["JETWAY_DATABASE__PASSWORD_FILE"] = str(file)
     daemon = Daemon(tmp_path / "d", **settings, JETWAY_LOG__LEVEL="debug")
     try:
-        daemon.start()
+        server = daemon.start().nats_pid
         said = [daemon.call("GET", path).body for path in ("/readyz", "/metrics", f"{SERVICES}/tree")]
         for command in (("check-config",), ("migrate", "--status")):
             done = daemon.command(*command)
@@ -368,6 +368,7 @@ def test_the_password_of_the_database_is_not_said(tmp_path: Path, in_file: bool)
         assert planted.found_in(Path(f"/proc/{daemon.nats_pid}/environ").read_bytes()) == set()
     finally:
         daemon.discard()
+    eventually(lambda: require_gone(server))  # it writes until its end
     for what, data in ((str(path), path.read_bytes()) for path in daemon.state.rglob("*") if path.is_file()):
         assert planted.found_in(data) == set(), what
 

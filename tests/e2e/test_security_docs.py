@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.daemon import SERVICES, Daemon
+from support.daemon import PACKAGES, SERVICES, Daemon, eventually
 
 NewDaemon = Callable[..., Daemon]
 ROOT = Path(__file__).parents[2]
@@ -49,9 +49,16 @@ def daemon(new_daemon: NewDaemon) -> Daemon:
     return made
 
 
+def _told(daemon: Daemon, package: str, what: str) -> None:
+    events = daemon.get(f"{PACKAGES}/{package}/events")["items"]
+    assert what in [event["event_type"] for event in events]
+
+
 def test_a_stolen_token(daemon: Daemon) -> None:
-    stolen = daemon.create("agent", "core-switch-room", "site-a")["token"]
+    created = daemon.create("agent", "core-switch-room", "site-a")
+    stolen, package = created["token"], created["package"]["package_id"]
     assert daemon.redeem(stolen).status == 200
+    eventually(lambda: _told(daemon, package, "delivered"))
     history, token = typed(daemon, "token")
     assert "delivered" in history
     daemon.secrets.add(token.strip())

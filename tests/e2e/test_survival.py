@@ -68,6 +68,8 @@ async def test_a_daemon_told_to_stop_under_load_ends_in_10_s_and_loses_nothing(n
     took: list[float] = []
     while len(took) < 3 and not any(seconds <= STOP_SECONDS for seconds in took):
         daemon = new_daemon(f"daemon-{len(took)}")
+        # What it says where it takes too long: two of three may.
+        daemon.expected_errors |= {"stop_timeout", "task_stuck", "nats_server_killed"}
         async with load(daemon) as book:
             await until_created(book, 80)
             began = time.monotonic()
@@ -130,7 +132,7 @@ async def test_a_nats_server_that_dies_is_started_again_and_the_daemon_serves_on
     assert [node["service_id"] for node in daemon.get(f"{SERVICES}/tree")["items"]] == ["site-a"]
 
     mend()
-    eventually(lambda: _require_ready(daemon))
+    eventually(lambda: _require_ready(daemon), 60)
     assert daemon.nats_pid != old
     daemon.require_written(daemon.create("poller", "site-b"))
     subject = daemon.redeem(created["token"]).json["heartbeat"]["subject"]
@@ -184,7 +186,7 @@ async def test_a_creation_whose_outcome_was_unknown_is_repeated_safely_under_its
         assert answer.status == 201, answer.body
         return answer
 
-    second = eventually(created)
+    second = eventually(created, 60)
     assert first.status in (201, 503)
     third = created()
     assert third.json["package"] == second.json["package"]

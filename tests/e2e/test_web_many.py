@@ -33,6 +33,10 @@ def _document(page: sync_api.Page, poller: str) -> str:
     return page.locator("#live-document").inner_text()
 
 
+def _require_written(page: sync_api.Page, poller: str) -> None:
+    assert "as the gateway wrote it" in _document(page, poller)
+
+
 def test_many_from_a_file_and_one_of_them_into_maintenance(
     browser: sync_api.Browser, daemon: Daemon, tmp_path: Path
 ) -> None:
@@ -62,7 +66,7 @@ def test_many_from_a_file_and_one_of_them_into_maintenance(
         sync_api.expect(page.get_by_text("They were handed over.")).to_be_visible()
 
         # The page reads its document again only where something changes: it must be there before.
-        eventually(lambda: "as the gateway wrote it" in _document(page, poller))
+        eventually(lambda: _require_written(page, poller))
         sync_api.expect(page.locator("#live-document")).to_contain_text("It is as the gateway wrote it.")
         page.get_by_label("Reason").fill("new cables")
         page.get_by_role("button", name="Begin maintenance").click()

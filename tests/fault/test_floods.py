@@ -94,7 +94,7 @@ def flooding(daemon: Daemon, host: Host, frame: bytes, log: Path) -> Iterator[Ca
     process.stdin.write(frame)
     process.stdin.close()
     try:
-        yield lambda: int(log.read_text().split()[-1])
+        yield lambda: int((log.read_text().split() or ["0"])[-1])
         assert process.poll() is None, "the flood ended by itself"
     finally:
         process.kill()
@@ -117,6 +117,7 @@ class Peaceful:
                 user_credentials=str(host.creds),
                 inbox_prefix=f"_INBOX_poller_{host.name}",
                 allow_reconnect=False,
+                connect_timeout=30,
             )
             self._clients.append(client)
         return self
@@ -171,6 +172,10 @@ def batch() -> bytes:
     return json.dumps({"heartbeats": entries}).encode()
 
 
+def require_begun(sent: Callable[[], int]) -> None:
+    assert sent()
+
+
 def require_shut_out(daemon: Daemon, name: str) -> None:
     """That one was, and nobody else; again where it took longer than a minute, and as often as it is told."""
     told = [event["service_id"] for event in daemon.get("/api/admin/events?type=flooded")["items"]]
@@ -213,6 +218,7 @@ async def test_a_flood_makes_nobody_late(
         await peaceful.beat()
         took: list[float] = []
         with flooding(daemon, hostile, frame, tmp_path / "flood") as sent:
+            await asyncio.to_thread(eventually, lambda: require_begun(sent))
             ends = time.monotonic() + FLOOD_SECONDS
             while time.monotonic() < ends:
                 began = time.monotonic()

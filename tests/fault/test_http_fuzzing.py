@@ -287,10 +287,12 @@ def test_what_is_written_of_a_service_stands_everywhere_as_it_was_written(daemon
 
     write()
     assert len(written) > 10
-    documents = asyncio.run(config_documents(daemon))
 
     def stands_everywhere() -> None:
+        documents = asyncio.run(config_documents(daemon))
+        assert {f"config/pollers/{name}.json" for name in written} <= set(documents)
         rows = {row["poller_id"]: row for row in daemon.rows("SELECT * FROM pollers")}
+        assert set(written) <= set(rows)
         for name, said in written.items():
             service = daemon.service("poller", name)
             for shown in (service, documents[f"config/pollers/{name}.json"]):
@@ -301,7 +303,7 @@ def test_what_is_written_of_a_service_stands_everywhere_as_it_was_written(daemon
             assert rows[name]["site"] == said["site"]
             assert json.loads(rows[name]["metadata"]) == said["metadata"]
 
-    eventually(stands_everywhere)
+    eventually(stands_everywhere, 60)
 
 
 async def config_documents(daemon: Daemon) -> dict[str, Any]:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.msg import Msg
 
+from jetway.adapters.nats.inbox import Inbox
 from jetway.core.ids import Lineage, ServiceKey, ServiceType
 from jetway.core.policy import GONE
 from jetway.core.record import LIVE_PACKAGE, Cascade, PackageStatus, ServiceRecord, ServiceStatus
@@ -36,8 +38,16 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(autouse=True)
 def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer waits for document and row for as long as they take, with so many at once."""
+    """An answer waits for document and row, and a question for the server, as long as they take with so many."""
     monkeypatch.setattr(issue, "PROJECTION_SECONDS", 60.0)
+    ask = Inbox.ask
+
+    async def patiently(
+        inbox: Inbox, subject: str, data: bytes, headers: dict[str, str] | None, timeout: float
+    ) -> Msg:
+        return await ask(inbox, subject, data, headers, max(timeout, 60.0))
+
+    monkeypatch.setattr(Inbox, "ask", patiently)
 
 
 @pytest.fixture

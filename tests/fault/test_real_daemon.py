@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,13 @@ def faketime() -> Path:
     return next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
 
 
+async def seen(daemon: Daemon, path: str) -> str:
+    """When a service was last heard, once it was."""
+    last = (await asyncio.to_thread(daemon.get, path))["last_seen"]
+    assert last
+    return str(last)
+
+
 @pytest.mark.parametrize(("jump", "words"), [("+3600", "forward by an hour"), ("-3600", "back by an hour")])
 async def test_the_wall_clock_is_set(new_daemon: NewDaemon, tmp_path: Path, jump: str, words: str) -> None:
     library = faketime()
@@ -84,7 +92,7 @@ async def test_the_wall_clock_is_set(new_daemon: NewDaemon, tmp_path: Path, jump
         FAKETIME_DONT_FAKE_MONOTONIC="1",
     )
     async with case(f"daemon: wall clock set {words}", daemon) as this:
-        before = (await asyncio.to_thread(daemon.get, this.load.steady_path))["last_seen"]
+        before = await eventually_async(partial(seen, daemon, this.load.steady_path))
         with this.fault():
             new = file.with_name("clock-new")
             new.write_text(jump)

@@ -457,4 +457,6 @@ async def test_jobs_go_on_at_the_other_when_their_daemon_is_killed(tmp_path: Pat
         await eventually_async(expired, START_AGAIN_SECONDS)
         await require_one_truth(pair)
         books = await asyncio.to_thread(other.get, "/api/admin/jobs/archive")
-        assert [run["outcome"] for run in books["runs"]] == ["done"]
+        # It runs by itself a minute after a leader's start, too.
+        asked_for = [run for run in books["runs"] if run["actor"] == "admin"]
+        assert [run["outcome"] for run in asked_for] == ["done"]

@@ -22,6 +22,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from jetway.core.ids import Lineage, document_key, watch_key
+from jetway.edge import link
 from jetway.edge.errors import EdgeError, NotJoinedError
 from jetway.edge.run import RunOptions, run
 from support.fake_gateway import AGENT, PACKAGE, redeem_answer
@@ -343,8 +344,12 @@ async def test_a_shorter_interval_counts_at_once(gateway: Gateway, folder: Path)
         assert gateway.beats[-1][1]["interval_seconds"] == 1
 
 
-async def test_an_answer_with_a_newer_revision_makes_it_read_again(gateway: Gateway, folder: Path) -> None:
+async def test_an_answer_with_a_newer_revision_makes_it_read_again(
+    gateway: Gateway, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A change that no live message told of, for example because the server dropped it."""
+    # The answer comes after a write; a heartbeat that gave up on it would try again half a minute later.
+    monkeypatch.setattr(link, "REQUEST_TIMEOUT", 20.0)
     await gateway.put_own(revision=1)
     await gateway.settled()
     folder_answer = json.loads((folder / "service.json").read_text())

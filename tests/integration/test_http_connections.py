@@ -116,7 +116,8 @@ def test_a_limit_that_may_not_be_raised_is_lived_with(monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("hasty")
 async def test_a_head_that_trickles_is_ended(world: World) -> None:
     async with connection(world) as (reader, writer):
-        answer = asyncio.create_task(reader.read())
+        # Not to its end: a byte that crosses the answer makes that a reset.
+        answer = asyncio.create_task(reader.readline())
         for byte in b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"x" * 2000:
             if answer.done():
                 break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -473,7 +474,11 @@ async def test_a_lease_whose_key_somebody_deleted_is_taken_again_by_one(nats_ser
     async with asyncio.timeout(60), contending(nats_server) as first, gateway_on(nats_server) as gateway:
         await first.wait(True)
         bucket = Bucket(gateway.jetstream, gateway.names.meta_bucket)
-        stored = await bucket.read(LEASE_KEY)
-        await bucket.delete(LEASE_KEY, stored.sequence)
+        deleted = False
+        while not deleted:
+            stored = await bucket.read(LEASE_KEY)
+            with contextlib.suppress(ConflictError):  # it was renewed in between
+                await bucket.delete(LEASE_KEY, stored.sequence)
+                deleted = True
         await first.wait(False)
         await first.wait(True)

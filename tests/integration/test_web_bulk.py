@@ -84,7 +84,8 @@ async def test_a_preview_counts_names_and_touches_nobody(world: World, browser: 
         "Revoked with them": "1 agent, 1 checker, all beneath",
     }
     body = answer.body.decode()
-    assert "Revoke 4 services?" in body and "and 2 beneath it" in body and "p3" not in body
+    assert "Revoke 4 services?" in body and "and 2 beneath it" in body
+    assert ">p3<" not in body and "/p3" not in body
     assert hidden(answer)["expected-poller"] == "2"
     assert status(world, "poller", "p1") == "pending"
 

@@ -8,7 +8,7 @@ import subprocess
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -76,6 +76,8 @@ def test_the_script_knows_exactly_the_address_that_was_set(shell: str, url: str)
     assert done.stdout.decode() == url
 
 
+# Most of what is drawn is no address.
+@settings(suppress_health_check=[HealthCheck.filter_too_much])
 @given(st.text() | URLS | st.text().map(lambda rest: f"https://x/{rest}"))
 def test_what_is_taken_can_be_taken_apart_and_carried(url: str) -> None:
     assume(url and taken(url))

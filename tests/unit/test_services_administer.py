@@ -230,6 +230,7 @@ async def test_a_cascade_waits_for_the_index_rather_than_miss_a_child(
         await house.cascades.resume()
     await house.crash()
     await house.start()
+    monkeypatch.undo()
     await house.cascades.resume()
     assert [house.status(key) for key in TREE] == ["revoked"] * 3
 

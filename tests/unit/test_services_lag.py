@@ -135,6 +135,7 @@ async def test_the_age_of_what_waits_is_that_of_the_oldest() -> None:
         await house.create()
         house.clock.advance(100)
         await house.create(AGENT)
+        await house.settle()
         house.clock.advance(20)
         backlog = await house.projections.rows.backlog()
         assert (backlog.records, backlog.seconds) == (2, 120.0)

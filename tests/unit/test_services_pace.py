@@ -23,6 +23,7 @@ async def test_others_get_their_turn_when_it_is_due(monkeypatch: pytest.MonkeyPa
         nonlocal turns
         turns += 1
 
+    monkeypatch.setattr(loop, "time", lambda: now)
     pace = Pace()
     loop.call_soon(another)
     await pace.breathe()

@@ -183,7 +183,7 @@ async def test_an_interrupted_cascade_is_among_what_is_left(house: House) -> Non
 async def test_a_projection_that_waits_is_among_what_is_left(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reach, "SECONDS", 1.0)
+    monkeypatch.setattr(reach, "SECONDS", 3.0)
     await activate(house, POLLER, "U-p")
     await house.stall("rows")
     change = await house.revoke(POLLER)
