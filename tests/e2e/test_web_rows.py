@@ -20,7 +20,7 @@ else:
     async_api = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
 
 expect = async_api.expect
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=90_000)  # a page that was answered slowly asks again after up to 60 s
 
 
 @pytest.fixture
@@ -198,3 +198,74 @@ async def test_the_first_wrong_field_has_the_focus(world: World, page: async_api
         await page.get_by_role("button", name="Filter").click()
     await expect(page.get_by_label("Service id")).to_be_focused()
     await expect(page.locator("#wrong-service_id")).to_be_visible()
+
+
+async def test_what_changed_before_the_page_could_follow_is_shown(world: World, page: async_api.Page) -> None:
+    held, arrived = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: async_api.Route) -> None:
+        arrived.set()
+        await held.wait()
+        await route.continue_()
+
+    await page.route("**/ui/live*", hold)
+    await page.goto("/ui/services?type=poller")
+    await asyncio.wait_for(arrived.wait(), 30)
+    await world.create("poller", "e")
+    held.set()
+    await expect(page.locator("#total")).to_have_text("4 in all")
+
+
+async def test_what_is_unfolded_stays_so(world: World, page: async_api.Page) -> None:
+    await world.create("poller", "e", metadata={"rack": "12"})
+    await followed(page, "/ui/services/poller/e")
+    await page.get_by_text("Metadata").click()
+    await page.evaluate("document.querySelector('#live-facts dl').dataset.first = 'yes'")
+    await revoke(world, "poller", "e")
+    await expect(page.locator("#live-facts dl[data-first]")).to_have_count(0)
+    await expect(page.locator("#live-facts details")).to_have_attribute("open", "")
+
+
+async def test_a_branch_is_open_though_its_row_was_renewed_while_it_came(
+    world: World, page: async_api.Page
+) -> None:
+    await followed(page, "/ui/tree")
+    held, arrived = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: async_api.Route) -> None:
+        arrived.set()
+        await held.wait()
+        await route.continue_()
+
+    await page.route(re.compile(r"/ui/tree\?root="), hold)
+    twist = page.get_by_role("button", name="Beneath b")
+    await twist.click()
+    await asyncio.wait_for(arrived.wait(), 30)
+    await world.create("agent", "a2", "b")
+    await expect(page.locator("#node-poller-b")).to_contain_text("2 agents")
+    held.set()
+    await expect(page.locator("#node-agent-a1")).to_be_visible()
+    await expect(twist).to_have_attribute("aria-expanded", "true")
+    await expect(page).to_have_url(re.compile("open=poller.b"))
+
+
+async def test_a_page_that_follows_no_more_goes_on_saying_so(world: World, page: async_api.Page) -> None:
+    """An event ends the first stream; the next is answered with 204, at which a browser gives up."""
+    answers = ["retry: 100\n\nevent: changed\ndata: {}\n\n", ""]
+    read: list[str] = []
+
+    async def stream(route: async_api.Route) -> None:
+        body = answers.pop(0)
+        kind = {"Content-Type": "text/event-stream"} if body else {}
+        await route.fulfill(status=200 if body else 204, headers=kind, body=body)
+
+    await page.route("**/ui/live*", stream)
+    page.on("response", lambda answer: read.append(answer.url) if "/ui/services" in answer.url else None)
+    await page.goto("/ui/services?type=poller")
+    stale = page.locator("#stale")
+    await expect(stale).to_be_visible()
+    while len(read) < 2:  # noqa: ASYNC110 - there is nothing to wait on
+        await asyncio.sleep(0.05)
+    await page.wait_for_load_state("networkidle")
+    await expect(stale).to_be_visible()
+    assert answers == []

@@ -12,6 +12,7 @@ let changed = false;
 let reading = false;
 let timer = 0;
 let wait = SOONEST;
+let stopped = false; // the browser does not connect again
 
 function note() {
   if (changed) return;
@@ -46,12 +47,11 @@ async function refresh() {
   }
 }
 
-function say(stale) { document.getElementById("stale").hidden = !stale; }
+function say(stale) { document.getElementById("stale").hidden = !stale && !stopped; }
 
 // A hidden page holds no connection: browsers allow few to one host, and it would have nothing to do with it.
 export function follow(about) {
   let source = null;
-  let lost = false;
   let failed = false;
 
   function listen() {
@@ -60,21 +60,18 @@ export function follow(about) {
     source.addEventListener("changed", note);
     source.addEventListener("open", () => {
       document.documentElement.dataset.connected = "yes";
-      if (lost) { // what changed meanwhile was not told
-        if (failed) wait = Math.max(wait, SOONEST + Math.random() * SPREAD);
-        note();
-      }
-      failed = false;
-      lost = false;
+      if (failed) wait = Math.max(wait, SOONEST + Math.random() * SPREAD);
+      failed = stopped = false;
+      note(); // what changed before, since the page was made or the connection ended, was not told
     });
     source.addEventListener("error", () => {
-      lost = failed = true;
-      if (source?.readyState === EventSource.CLOSED) say(true);
+      failed = true;
+      stopped = source?.readyState === EventSource.CLOSED;
+      if (stopped) say(true);
     });
   }
 
   function leave() {
-    lost = true;
     source?.close();
     source = null;
   }
@@ -85,6 +82,5 @@ export function follow(about) {
     plan();
   });
   addEventListener("pagehide", leave);
-  if (document.hidden) lost = true;
-  else listen();
+  if (!document.hidden) listen();
 }

@@ -60,20 +60,22 @@ function renew(row, fresh) {
   }
 }
 
-// Whether two pieces say the same; a distance from now is no difference.
+// Whether two pieces say the same; a distance from now is no difference, nor what the reader has unfolded.
 function same(one, other) {
-  const text = (piece) => piece.innerHTML.replace(/(<time[^>]*>)[^<]*/g, "$1");
+  const text = (piece) => piece.innerHTML.replace(/(<time[^>]*>)[^<]*/g, "$1").replace(/(<details[^>]*?) open=""/g, "$1");
   return text(one) === text(other);
 }
 
-// What the reader has ticked, chosen or has the focus on stays so.
+// What the reader has ticked, chosen, unfolded or has the focus on stays so.
 function replace(old, now) {
   const active = old.contains(document.activeElement) ? document.activeElement : null;
   const focused = active && (active.id ? `#${CSS.escape(active.id)}` : active.getAttribute("href") && `[href="${CSS.escape(active.getAttribute("href"))}"]`);
   const ticked = new Set([...old.querySelectorAll("input[name=pick]:checked")].map((box) => box.value));
   const chosen = [...old.querySelectorAll("select[data-keep]")].map((select) => [select.name, select.value]);
+  const unfolded = [...old.querySelectorAll("details")].map((each) => each.open);
   old.replaceChildren(...[...now.childNodes].map((node) => document.importNode(node, true)));
   for (const box of old.querySelectorAll("input[name=pick]")) box.checked = ticked.has(box.value);
+  for (const [at, each] of old.querySelectorAll("details").entries()) each.open = unfolded[at] ?? each.open;
   for (const [name, value] of chosen) {
     const select = old.querySelector(`select[name="${CSS.escape(name)}"]`);
     if (select) select.value = value;

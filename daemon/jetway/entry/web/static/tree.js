@@ -29,6 +29,7 @@ async function toggle(button) {
       item.append(beneath);
     } finally {
       button.disabled = false;
+      button = document.getElementById(button.id) ?? button; // a reading may have put another one there
       button.focus({ preventScroll: true });
     }
   }
