@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.js.errors import KeyNotFoundError
 
 from support.daemon import COMMAND_SECONDS, Daemon, environment, eventually, jetway, processes_with
 from support.daemon_state import eventually_async
@@ -30,7 +31,10 @@ async def documents(daemon: Daemon) -> dict[str, Any]:
     async with daemon.nats() as client:
         bucket = await client.jetstream(timeout=30).key_value("config")
         for key in await bucket.keys():
-            document = json.loads((await bucket.get(key)).value or b"")
+            try:
+                document = json.loads((await bucket.get(key)).value or b"")
+            except KeyNotFoundError as error:
+                raise AssertionError(f"{key} went meanwhile") from error
             found[key] = {name: value for name, value in document.items() if name not in _OF_A_REVISION}
     return found
 

@@ -76,7 +76,7 @@ async def test_a_restart_of_the_server_is_an_outage_and_loses_nothing(
 
         await eventually_async(heard)
         daemon.create("agent", "a1", "site-a")
-        await eventually_async(lambda: require_all_equal(daemon, client))
+        await eventually_async(lambda: require_all_equal(daemon, client), 90)
 
 
 async def test_a_restart_of_the_daemon_finds_all_of_it_again(

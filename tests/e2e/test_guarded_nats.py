@@ -66,6 +66,12 @@ def nats_detail(daemon: Daemon) -> str:
     return str(daemon.call("GET", "/readyz").json["components"]["nats"]["detail"])
 
 
+def require_detail(daemon: Daemon, words: str) -> None:
+    """These words, or none at all; a server that does not answer for two seconds is told instead."""
+    detail = nats_detail(daemon)
+    assert words in detail and bool(words) == bool(detail)
+
+
 def require_active(daemon: Daemon, name: str) -> None:
     assert status(daemon, name) == "active"
 
@@ -117,14 +123,14 @@ def test_an_open_gateway_becomes_a_guarded_one_and_keeps_everything(
     new_daemon: NewDaemon, tmp_path: Path
 ) -> None:
     daemon = new_daemon()
-    assert "asks for no credentials" in nats_detail(daemon)
+    eventually(lambda: require_detail(daemon, "asks for no credentials"))
     daemon.create("poller", "site-a")
     require_proof(daemon, "site-a", "none")
     assert daemon.stop() == 0
     daemon.settings |= guarded()
     daemon.start()
     assert status(daemon, "site-a") == "pending"
-    assert nats_detail(daemon) == ""
+    eventually(lambda: require_detail(daemon, ""))
     require_proof(daemon, "site-a", "jwt")
     with running_joined(daemon, tmp_path / "edge", "site-b"):
         eventually(lambda: require_active(daemon, "site-b"))

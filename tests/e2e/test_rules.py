@@ -501,7 +501,7 @@ def test_a_token_that_is_revoked_is_out_at_once(daemon: Daemon) -> None:
 
 def test_what_was_migrated_once_keeps_its_rows_over_a_restart(new_daemon: NewDaemon) -> None:
     daemon = new_daemon()
-    daemon.create("poller", "site-a")
+    daemon.require_written(daemon.create("poller", "site-a"))
     before = daemon.rows("SELECT * FROM pollers")
     daemon.restart()
     assert daemon.rows("SELECT * FROM pollers") == before

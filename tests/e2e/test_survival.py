@@ -9,7 +9,17 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from support.daemon import PACKAGES, SERVICES, STOP_SECONDS, Answer, Daemon, eventually, fresh, require_gone
+from support.daemon import (
+    PACKAGES,
+    SERVICES,
+    STOP_SECONDS,
+    TOO_SLOW,
+    Answer,
+    Daemon,
+    eventually,
+    fresh,
+    require_gone,
+)
 from support.daemon_load import Book, load, require_hardly_refused, until_created
 from support.daemon_state import eventually_async, require_all_equal
 
@@ -69,7 +79,7 @@ async def test_a_daemon_told_to_stop_under_load_ends_in_10_s_and_loses_nothing(n
     while len(took) < 3 and not any(seconds <= STOP_SECONDS for seconds in took):
         daemon = new_daemon(f"daemon-{len(took)}")
         # What it says where it takes too long: two of three may.
-        daemon.expected_errors |= {"stop_timeout", "task_stuck", "nats_server_killed"}
+        daemon.expected_errors |= TOO_SLOW
         async with load(daemon) as book:
             await until_created(book, 80)
             began = time.monotonic()
@@ -144,7 +154,7 @@ async def test_a_nats_server_that_dies_is_started_again_and_the_daemon_serves_on
             assert daemon.service("poller", "site-a")["status"] == "active"
 
         await eventually_async(heard)
-        records = await eventually_async(lambda: require_all_equal(daemon, client))
+        records = await eventually_async(lambda: require_all_equal(daemon, client), 90)
     assert set(records) == {("poller", "site-a"), ("poller", "site-b")}
 
 

@@ -34,6 +34,7 @@ def test_axe_finds_nothing_serious_anywhere(browser: sync_api.Browser, daemon: D
     with opened(browser, daemon, refusals=True, viewport=DESK) as page:
         found = {}
         for where in tour(page, daemon):
+            page.wait_for_load_state()  # with its style
             for viewport, scheme in LOOKS:
                 page.set_viewport_size(viewport)
                 page.emulate_media(color_scheme=scheme)

@@ -147,6 +147,7 @@ def test_every_page_fits_and_says_nothing_in_the_console(browser: sync_api.Brows
     with opened(browser, daemon, refusals=True, viewport=DESK) as page:
         seen, wrong = [], []
         for where in tour(page, daemon):
+            page.wait_for_load_state()  # with its style
             seen.append(page.url)
             assert page.title() != "taken", where
             assert page.locator("h1").locator("visible=true").count() >= 1, where

@@ -44,7 +44,10 @@ def require_no_outage(this: Case) -> None:
     """Whatever ails the rows, creations are acknowledged, reads answered, heartbeats heard."""
     assert {each.what.split(",")[0] for each in this.meanwhile(this.book.creates)} <= {"201"}
     assert {each.what for each in this.meanwhile(this.book.reads)} == {"200"}
-    assert not any(each.what.startswith("503") for each in this.meanwhile(this.book.readyz))
+    # A ledger without an answer for two seconds, on a machine that stands still, is told; no other reason is good.
+    down = [each.what for each in this.meanwhile(this.book.readyz) if each.what.startswith("503")]
+    assert len(down) <= 3, down
+    assert set(down) <= {"503 unavailable (nats)"}, down
     assert this.said(this.book.readyz, "200 degraded")
     this.nobody_judged()
     this.bounded()
@@ -54,7 +57,10 @@ async def test_another_process_holds_the_write_lock(new_daemon: NewDaemon) -> No
     daemon = await new_daemon()
     async with case("database: locked by another process", daemon) as this:
         file = daemon.state / "registry.db"
-        with this.fault(), contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+        with (
+            this.fault(),
+            contextlib.closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as other,
+        ):
             other.execute("BEGIN IMMEDIATE")
             await asyncio.sleep(lasting(7, 30))
             await this.until_said(this.book.readyz, "200 degraded")
@@ -115,7 +121,7 @@ async def test_the_database_becomes_corrupt(new_daemon: NewDaemon) -> None:
         file = daemon.state / "registry.db"
         with this.fault():
             # Into the file itself and not into pages that SQLite remembers.
-            with contextlib.closing(sqlite3.connect(file)) as other:
+            with contextlib.closing(sqlite3.connect(file, timeout=60)) as other:
                 other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             overwrite(file, 4096)
             await this.until_felt()

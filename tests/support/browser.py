@@ -18,8 +18,9 @@ if os.environ.get("JETWAY_CI") == "1":
 else:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-# Long, for a machine that has much else to do: what does not come at all fails all the same.
-sync_api.expect.set_options(timeout=20_000)
+# Long, for a machine that has much else to do: a page that was answered slowly asks again after up to a minute.
+# What does not come at all fails all the same.
+sync_api.expect.set_options(timeout=90_000)
 
 PHONE, DESK = {"width": 390, "height": 844}, {"width": 1440, "height": 900}
 

@@ -32,6 +32,8 @@ from support.ports import free_port
 
 T = TypeVar("T")
 
+TOO_SLOW = frozenset({"stop_timeout", "task_stuck", "nats_server_killed"})
+"""Actions of what is said where a disk takes longer than a step of a stop may: for tests that stop under load."""
 START_SECONDS = 60.0
 STOP_SECONDS = 10.0
 """How long a daemon may take to stop, under load as well: what the test of that asks of it."""

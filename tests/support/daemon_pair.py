@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from support.daemon import Daemon, eventually
+from support.daemon import TOO_SLOW, Daemon, eventually
 from support.nats_server import NatsServer
 
 START_AGAIN_SECONDS = 60.0
@@ -36,6 +36,7 @@ class SharingDaemon(Daemon):
             "JETWAY_HTTP__FAILURES_PER_MINUTE": "1000000",
         }
         super().__init__(folder, **{**external, **settings})
+        self.expected_errors |= TOO_SLOW
 
     def rows(self, query: str) -> list[dict[str, Any]]:
         with contextlib.closing(

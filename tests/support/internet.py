@@ -112,6 +112,17 @@ class EdgeHost:
 
 async def connect(url: str, creds: Path | None, ca_pem: str = "") -> Client:
     """A client that knows nothing of us, and that does not come back once it is thrown out."""
+    for _ in range(4):
+        try:
+            return await _connect(url, creds, ca_pem)
+        except NatsError as error:
+            # The server waits two seconds for who it is: a busy machine may take longer.
+            if "authentication timeout" not in str(error).lower():
+                raise
+    return await _connect(url, creds, ca_pem)
+
+
+async def _connect(url: str, creds: Path | None, ca_pem: str) -> Client:
 
     async def quiet(_: Exception) -> None:
         pass

@@ -115,6 +115,7 @@ def _forms(page: sync_api.Page, daemon: Daemon) -> Iterator[str]:
     page.goto(f"/ui/services/bulk?scope=chosen&action=revoke&pick=poller.{alone}")
     page.get_by_role("button", name="Revoke 1 service").click()
     page.wait_for_url("**/ui/services/bulk/*")
+    page.get_by_role("link", name="Back to the table").wait_for()  # until then the page comes again by itself
     yield page.url
 
 
