@@ -91,6 +91,15 @@ async def test_who_is_stuck_is_named_unless_it_waits_for_approval() -> None:
     assert await world.named(Matter.STUCK) == ["stuck-longer", "stuck"]
 
 
+async def test_a_token_that_ended_does_not_make_the_wait_shorter() -> None:
+    world = World()
+    ended = unredeemed(-HOUR, timedelta(days=1), status=PackageStatus.EXPIRED)
+    world.add("expired", package=ended, transition=transition(at=NOW - HOUR))
+    assert await world.named(Matter.STUCK) == ["expired"]
+    (due,) = (await world.reader.report()).named[Matter.STUCK]
+    assert due.at == NOW - 25 * HOUR
+
+
 async def test_all_are_counted_and_the_first_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_NAMED", 3)
     monkeypatch.setattr(module, "_SLICE", 2)

@@ -152,13 +152,18 @@ def expiring(record: ServiceRecord, now: datetime, terms: CensusTerms) -> list[t
 
 
 def is_stuck(record: ServiceRecord, now: datetime, stuck_after: timedelta) -> bool:
-    """Whether a service has been pending for so long, counted from its last change.
-
-    One that was rejected is not: somebody wants it that way.
-    """
+    """Whether a service has been pending for so long. One that was rejected is not: somebody wants it that way."""
     if record.status is not ServiceStatus.PENDING or record.approval is Approval.REJECTED:
         return False
-    return now - record.updated_at > stuck_after
+    return now - pending_since(record) > stuck_after
+
+
+def pending_since(record: ServiceRecord) -> datetime:
+    """Since when a pending service waits: for its package's installer, or without one since its last change.
+
+    The end of a token is a change, and brings nobody nearer.
+    """
+    return record.package.created_at if record.package else record.updated_at
 
 
 def _certificate_end(identity: Identity) -> datetime | None:

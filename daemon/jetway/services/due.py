@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from jetway.core.record import Approval, PackageStatus, ServiceRecord
 from jetway.ports import Clock
-from jetway.services.census import CensusTerms, expiring, is_stuck
+from jetway.services.census import CensusTerms, expiring, is_stuck, pending_since
 from jetway.services.index import Index
 
 MOST_NAMED = 100
@@ -109,7 +109,7 @@ class DueReader:
             found[Matter.TOKENS].append(DueService(record, ends))
         # Who waits for approval is told as that.
         if record.approval is not Approval.REQUIRED and is_stuck(record, now, self._terms.stuck_after):
-            found[Matter.STUCK].append(DueService(record, record.updated_at))
+            found[Matter.STUCK].append(DueService(record, pending_since(record)))
 
 
 def _when(due: DueService) -> tuple[datetime, str]:
