@@ -217,6 +217,18 @@ def test_a_renewal_changes_dates_and_keeps_who_it_is() -> None:
     assert renewed.revoked_identities == ()
 
 
+def test_a_credential_that_outlives_its_renewal_stays_revoked_until_it_has_ended() -> None:
+    """The lifetime was made shorter, or the clock was set back: the earlier one is good for longer."""
+    long = active().identity
+    assert long is not None and long.nats_expires_at is not None
+    shorter = c.Renew(nats_public_key=NATS_KEY, nats_expires_at=NOW + DAY)
+    revoked = after(after(active(), shorter), c.Revoke())
+    last = long.nats_expires_at - DAY / 2
+    assert last > NOW + 2 * DAY
+    assert set(revoked_nats_keys([revoked], last)) == {NATS_KEY}
+    assert must_be_kept(revoked, last)
+
+
 def test_a_renewed_certificate_stands_before_those_that_are_still_good() -> None:
     renewal = c.Renew(nats_public_key=NATS_KEY, certificate=certificate(2, expires_at=NOW + 60 * DAY))
     both = after(active(), renewal, context(NOW + 29 * DAY)).identity

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 from pydantic import JsonValue
 
@@ -29,7 +30,7 @@ def renew(record: ServiceRecord, command: c.Renew, context: c.Context) -> Outcom
         certificates = (command.certificate, *certificates)
     renewed = replace(
         identity,
-        nats_expires_at=command.nats_expires_at or identity.nats_expires_at,
+        nats_expires_at=_last_end(identity, command),
         spiffe_id=command.spiffe_id or identity.spiffe_id,
         certificates=certificates,
         proven=True,
@@ -37,6 +38,11 @@ def renew(record: ServiceRecord, command: c.Renew, context: c.Context) -> Outcom
     return next_revision(
         record, context, EventType.RENEWED, metadata=identity_facts(renewed), identity=renewed
     )
+
+
+def _last_end(identity: Identity, command: c.Renew) -> datetime | None:
+    """When the last credentials for this key end: earlier ones may outlive the new, and are revoked with them."""
+    return max((end for end in (identity.nats_expires_at, command.nats_expires_at) if end), default=None)
 
 
 def renew_gone(record: ServiceRecord, command: c.Renew, context: c.Context) -> Outcome:
