@@ -9,10 +9,12 @@ from typing import Any
 
 import nats
 import pytest
+from nkeys import ErrInvalidSeed
 from structlog.testing import capture_logs
 
 from jetway.adapters.clock import SystemClock
 from jetway.adapters.nats.connection import Connection, ConnectionOptions
+from jetway.adapters.nats.dial import ToldClient
 from jetway.core.errors import (
     ExhaustedError,
     OutcomeUnknownError,
@@ -43,6 +45,36 @@ async def answer_with(connection: Connection, subject: str, answer: bytes) -> No
     await connection.subscribe(
         subject, lambda m: tasks.add(asyncio.ensure_future(connection.publish(m.reply, answer)))
     )
+
+
+async def test_a_damaged_seed_at_one_attempt_does_not_end_them_all(
+    connection: Connection, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of credentials that is being rewritten: what the library raises is no error of NATS."""
+    failed: list[str] = []
+
+    async def damaged(*arguments: Any, **more: Any) -> None:
+        if len(failed) < 2:
+            failed.append("seed")
+            raise ErrInvalidSeed
+        await send_connect(*arguments, **more)
+
+    send_connect = ToldClient._process_connect_init
+    monkeypatch.setattr(ToldClient, "_process_connect_init", damaged)
+    await nats_server.kill()
+    await nats_server.start()
+    await eventually(lambda: len(failed) == 2 and connection.connected)
+
+
+async def test_a_file_of_credentials_that_is_none_is_said_so_and_tried_again(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "jetway.creds"
+    file.write_text("half of a file\n")
+    connection = Connection(ConnectionOptions((nats_server.url,), creds_file=file), SystemClock())
+    with pytest.raises(StartupError, match=r"jetway\.creds"):
+        await connection.connect(timeout=0.1)
+    await connection.close()
 
 
 async def test_a_question_gets_its_answer(connection: Connection) -> None:

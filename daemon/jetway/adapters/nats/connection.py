@@ -260,7 +260,7 @@ class Connection:
                 await self._attach_all(client)
                 await client.flush(timeout=2)
                 await self._attach_all(client)
-        except (NatsError, OSError, TimeoutError, ValueError) as error:
+        except Exception as error:  # a damaged seed, for one, raises what nobody else does
             self._last_error = self._last_error or str(error) or type(error).__name__
             if isinstance(error, NatsError) and not isinstance(error, OSError | NoServersError):
                 self._refusal = str(error)
