@@ -17,13 +17,18 @@ import pytest
 from nats.errors import Error as NatsError
 
 from jetway.adapters.authority import nats_accounts as claims
+from jetway.adapters.authority.nats_jwt import read
+from jetway.adapters.authority.nats_keys import load_or_create_nats_keys
+from jetway.adapters.nats.accounts import Accounts
 from jetway.adapters.nats.connection import Connection, ConnectionOptions
 from jetway.adapters.nats.jetstream import JetStream
 from jetway.adapters.nats.server import EmbeddedServer
 from jetway.adapters.nats.storedir import OPEN_ACCOUNT
 from jetway.core.creds import creds_text
 from jetway.core.errors import PortError, StartupError
+from jetway.core.grants import GrantNames
 from jetway.core.ids import Lineage, ServiceType
+from support.builders import FakeClock
 from support.internet import require_turned_away
 from support.nats_server import settled
 from support.ports import free_port
@@ -221,6 +226,17 @@ async def test_the_operators_tools_get_in_and_a_deleted_file_locks_its_copies_ou
     await secured.server.start()
     await secured.connect(file)
     await refused(secured, copy)
+
+
+def test_a_clock_that_was_ahead_when_the_tools_file_was_made_keeps_nobody_out(tmp_path: Path) -> None:
+    keys, clock = load_or_create_nats_keys(tmp_path / "keys", first_time=True), FakeClock()
+    accounts = Accounts(tmp_path / "nats", keys, GrantNames(), clock)
+    clock.advance(3600)
+    accounts.prepare()
+    clock.advance(-3600)
+    accounts.prepare()
+    gateway = read((tmp_path / "nats" / "accounts" / f"{keys.gateway.public}.jwt").read_text())
+    assert gateway["nats"]["revocations"]["*"] < clock.now().timestamp()
 
 
 async def test_the_daemon_gets_in_again_where_the_tools_file_was_deleted_while_it_ran(
