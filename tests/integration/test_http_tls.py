@@ -119,6 +119,18 @@ async def test_a_new_certificate_is_shown_and_open_connections_live_on(world: Wo
         assert len(changed) == 1, "what has not changed is not loaded again"
 
 
+async def test_a_full_disk_keeps_no_new_certificate_from_being_shown(world: World, tmp_path: Path) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device")
+
+    async with served_by(OURS, world, tmp_path, given(tmp_path)) as (server, tls):
+        before = await asyncio.to_thread(shown_certificate, "127.0.0.1", port_of(server))
+        server_file(tmp_path, OURS)
+        tls.on_change.append(full)
+        await tls.look()
+        assert await asyncio.to_thread(shown_certificate, "127.0.0.1", port_of(server)) != before
+
+
 def _again(connection: http.client.HTTPSConnection) -> int:
     connection.request("GET", "/healthz")
     answer = connection.getresponse()

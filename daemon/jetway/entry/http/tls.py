@@ -63,7 +63,11 @@ class Tls:
                 return False
         self._failed = ""
         for tell in self.on_change:
-            tell()
+            try:
+                tell()
+            except OSError as error:
+                # The disk is full: what is served is the new one all the same.
+                log.error("the new certificate is not told", action="http_certificate_untold", why=str(error))
         return True
 
     async def run(self) -> None:
