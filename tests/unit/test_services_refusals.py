@@ -91,6 +91,22 @@ async def test_callers_and_reasons_are_told_apart(world: World) -> None:
     assert len(world.written.events) == 4
 
 
+async def test_who_comes_while_others_are_told_is_not_forgotten(world: World) -> None:
+    world.refuse(address="first")
+    append = world.written.append
+
+    async def slowly(event: Event) -> None:
+        if not world.written.events:
+            world.refuse(2, address="second")
+        await append(event)
+
+    world.written.append = slowly  # type: ignore[method-assign]
+    world.clock.advance(61)
+    await world.refusals.tell()
+    await world.refusals.tell(all_of_it=True)
+    assert sum(int(str(count)) for _, _, count in world.written.told()) == 3
+
+
 async def test_made_up_callers_share_an_entry(world: World) -> None:
     for number in range(MOST_CALLERS * 50):
         world.refuse(2, address=f"made-up-{number}")

@@ -132,8 +132,10 @@ class Refusals:
         self._seen.clear()
         self._others = 0
         for seen in ended:
-            if seen.more:
-                await self._write(seen.first, seen.more)
+            # One that came while the others were written was not told yet.
+            count = seen.more if seen.told else seen.more + 1
+            if count:
+                await self._write(seen.first, count)
         if others:
             await self._trail.try_note(
                 EventType.API_REFUSED,
