@@ -205,6 +205,14 @@ async def test_the_revocation_list_is_made_once_for_what_it_says(house: House) -
     assert house.certificates.calls.count("crl") == 3
 
 
+async def test_a_revocation_list_of_a_clock_that_was_ahead_is_made_anew(house: House) -> None:
+    house.clock.advance(timedelta(days=1))
+    await house.revocations.revocation_list()
+    house.clock.advance(timedelta(days=-1))
+    await house.revocations.revocation_list()
+    assert house.certificates.calls.count("crl") == 2
+
+
 async def _until(reached: Callable[[], bool]) -> None:
     """Time is not what is tested: the clock on the wall passes until it is so."""
     async with asyncio.timeout(30):
