@@ -12,6 +12,7 @@ from jetway.core import commands as c
 from jetway.core.errors import Code, PortError, RefusedError, UnavailableError
 from jetway.core.ids import Lineage, ServiceKey, ServiceType
 from jetway.core.record import Approval, Cascade, ServiceRecord, ServiceStatus
+from jetway.ports import Entry
 from jetway.services import administer, cascade, recorder
 from jetway.services.administer import Affected
 from jetway.services.caller import SYSTEM
@@ -421,6 +422,25 @@ async def test_a_child_that_outlived_its_parent_through_a_crash_is_revoked(house
     assert await house.cascades.resume() == 2, "the agent, and the cascade beneath it"
     assert house.status(AGENT) == "revoked"
     assert await house.cascades.resume() == 0
+
+
+async def test_one_cascade_that_cannot_be_finished_holds_up_no_other(house: House) -> None:
+    other = ServiceKey(ServiceType.POLLER, "p2")
+    for key in (POLLER, other):
+        await house.create(service_id=key.service_id)
+        await house.recorder.apply(key, c.Revoke(), SYSTEM)
+    await house.settle()
+    first, read = min(POLLER, other), house.ledger.read
+
+    async def damaged(key: ServiceKey) -> Entry:
+        if key == first:
+            raise UnavailableError("its record is damaged")
+        return await read(key)
+
+    house.ledger.read = damaged  # type: ignore[method-assign]
+    with pytest.raises(UnavailableError, match="damaged"):
+        await house.cascades.resume()
+    assert house.cascades.unfinished() == [first]
 
 
 async def test_a_late_cascade_leaves_alone_what_came_back_after_it(house: House) -> None:

@@ -89,36 +89,56 @@ class Cascades:
         return sorted(self._running | set(self._due_orphans()))
 
     async def resume(self) -> int:
-        """Finish what a crash or an outage interrupted; how many services were dealt with. Raises PortError."""
-        done = await self._revoke_orphans() + await self._reopen()
-        for key in tuple(self._running):
-            entry = await self._recorder.ledger.read(key)
-            if entry.record and entry.record.cascade is Cascade.RUNNING:
-                await self.finish(key, entry.sequence, SYSTEM)
-                log.info("cascade finished", action="cascade_resumed", service=str(key))
-                done += 1
+        """Finish what a crash or an outage interrupted; how many services were dealt with.
+
+        Raises PortError where that failed for one, once the others were dealt with.
+        """
+        done, failed = 0, None
+        steps = (
+            (self._due_orphans, self._revoke_orphan),
+            (self._due_to_reopen, self._reopen),
+            (self._still_running, self._go_on),
+        )
+        for due, step in steps:
+            for key in due():
+                try:
+                    done += await step(key)
+                except PortError as error:
+                    failed = failed or error
+        if failed:
+            raise failed
         return done
 
-    async def _revoke_orphans(self) -> int:
-        revoked = 0
-        for key in self._due_orphans():
-            record = await self._recorder.read(key)
-            parent = record.parent if record and record.live else None
-            above = await self._recorder.read(parent) if parent else None
-            if parent and parent_went_away(above):
-                command = follow_parent(parent, above)
-                revoked += not isinstance(await self._recorder.attempt(key, command, SYSTEM), Refused)
-                log.warning("a child had outlived its parent", action="orphan_revoked", service=str(key))
-            self._orphans.pop(key, None)
+    def _still_running(self) -> list[ServiceKey]:
+        return list(self._running)
+
+    async def _go_on(self, key: ServiceKey) -> bool:
+        entry = await self._recorder.ledger.read(key)
+        if not entry.record or entry.record.cascade is not Cascade.RUNNING:
+            return False
+        await self.finish(key, entry.sequence, SYSTEM)
+        log.info("cascade finished", action="cascade_resumed", service=str(key))
+        return True
+
+    async def _revoke_orphan(self, key: ServiceKey) -> bool:
+        record, revoked = await self._recorder.read(key), False
+        parent = record.parent if record and record.live else None
+        above = await self._recorder.read(parent) if parent else None
+        if parent and parent_went_away(above):
+            command = follow_parent(parent, above)
+            revoked = not isinstance(await self._recorder.attempt(key, command, SYSTEM), Refused)
+            log.warning("a child had outlived its parent", action="orphan_revoked", service=str(key))
+        self._orphans.pop(key, None)
         return revoked
 
-    async def _reopen(self) -> int:
-        """Those closed to children by somebody who crashed. Who is only slow finds out, and begins anew."""
+    async def _reopen(self, key: ServiceKey) -> bool:
+        """One closed to children by somebody who crashed. Who is only slow finds out, and begins anew."""
+        await self._recorder.attempt(key, c.Reopen(), SYSTEM)
+        return True
+
+    def _due_to_reopen(self) -> list[ServiceKey]:
         now = self._recorder.clock.monotonic()
-        due = [key for key, since in self._closing.items() if now - since >= _CLOSING_SECONDS]
-        for key in due:
-            await self._recorder.attempt(key, c.Reopen(), SYSTEM)
-        return len(due)
+        return [key for key, since in self._closing.items() if now - since >= _CLOSING_SECONDS]
 
     def _due_orphans(self) -> list[ServiceKey]:
         now = self._recorder.clock.monotonic()
