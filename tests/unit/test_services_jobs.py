@@ -61,6 +61,21 @@ class World:
         )
 
 
+async def test_what_is_left_of_an_interval_is_left_when_the_clock_was_set() -> None:
+    world = World()
+    assert world.book.due_again_in("sweep") == WEEK
+    await world.book.run("sweep")
+    world.clock.advance(WEEK - timedelta(hours=1))
+    assert world.book.due_again_in("sweep") == timedelta(hours=1)
+    world.clock.advance(timedelta(days=30))
+    assert world.book.due_again_in("sweep") == timedelta(seconds=1)
+    world.clock.advance(timedelta(days=-90))
+    assert world.book.due_again_in("sweep") == WEEK
+    world.work.error = UnavailableError("away")
+    await world.book.run("sweep")
+    assert world.book.due_again_in("sweep") == RETRY_AFTER
+
+
 async def test_a_run_says_who_asked_for_it_and_what_it_did() -> None:
     world = World()
     run = await world.book.run("sweep", ALICE)

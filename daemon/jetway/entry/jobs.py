@@ -71,7 +71,10 @@ class Jobs:
             if abs(ahead - before) > _JUMP_SECONDS:
                 log.warning("the wall clock was set", action="clock_set", seconds=round(ahead - before))
                 for spec in self._book.specs.values():
+                    # A new trigger alone would put a weekly job off by a week, each time.
+                    due = datetime.now(UTC) + self._book.due_again_in(spec.name)
                     self._scheduler.reschedule_job(spec.name, trigger=_trigger(spec))
+                    self._scheduler.modify_job(spec.name, next_run_time=due)
 
     async def _guarded(self, spec: JobSpec) -> None:
         task = asyncio.current_task()

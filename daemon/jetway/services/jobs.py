@@ -124,6 +124,14 @@ class JobBook:
             wait = spec.first_after if last is None else max(wait, spec.first_after)
         return max(wait, timedelta(seconds=1))
 
+    def due_again_in(self, name: str) -> timedelta:
+        """How long until the job's next run where the wall clock was set: what is left of its interval."""
+        spec, retry = self._spec(name), self.retry_in(name)
+        done = (run for run in self._runs[name] if is_regular(run) and run.outcome is JobOutcome.DONE)
+        last = next(done, None)
+        wait = last.started_at + spec.every - self._clock.now() if last else spec.first_after or spec.every
+        return max(min(wait, retry or spec.every, spec.every), timedelta(seconds=1))
+
     def retry_in(self, name: str) -> timedelta | None:
         """How long until a job is tried again whose last run failed; None where its next time comes as soon."""
         spec = self._spec(name)
