@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from jetway.core.errors import UnavailableError
 from jetway.entry.http import admin
+from jetway.ports import EventPage, EventQuery
 from support.http_world import World, http_world
 
 EXPORT = "/api/admin/events/export"
@@ -44,6 +47,36 @@ async def test_the_export_is_in_the_trail_with_who_asked_and_for_what(world: Wor
     (event,) = (await world.call("GET", "/api/admin/events?type=exported")).json["items"]
     assert event["actor"] == "viewer"
     assert event["metadata"]["filters"]["type"] == ["issued"]
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_an_export_that_breaks_off_does_not_look_whole(
+    world: World, monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    monkeypatch.setattr(admin, "_EXPORTED_AT_ONCE", 3)
+    for number in range(5):
+        await world.create("poller", f"p{number}")
+    find, asked = world.database.find_events, []
+
+    async def once(query: EventQuery) -> EventPage:
+        asked.append(query)
+        if len(asked) > 1:
+            raise UnavailableError("away")
+        return await find(query)
+
+    monkeypatch.setattr(world.database, "find_events", once)
+    address = urlsplit(world.server.url)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    head = f"GET {EXPORT} HTTP/{version}\r\nHost: x\r\nAuthorization: Bearer {world.tokens['viewer']}\r\n\r\n"
+    writer.write(head.encode())
+    received = b""
+    with pytest.raises(ConnectionResetError):
+        while piece := await reader.read(65_536):
+            received += piece
+    writer.transport.abort()
+    assert len(asked) == 2
+    assert received.count(b"HTTP/") <= 1
+    assert not received.endswith(b"0\r\n\r\n")
 
 
 async def test_a_database_that_is_away_is_a_503_and_no_empty_export(world: World) -> None:

@@ -16,6 +16,7 @@ from jetway.entry.http.api import Call, route
 from jetway.entry.http.auth import Role
 from jetway.entry.http.doors import Doors
 from jetway.entry.http.fields import TokenName
+from jetway.entry.http.whole import whole_or_cut_off
 from jetway.services.catalogue import EventFilter
 
 _TOKENS = "/api/admin/api-tokens"
@@ -72,13 +73,14 @@ class AdminRoutes:
         await response.prepare(call.request)
         if call.request.method == "HEAD":
             return response
-        while True:
-            items = render.events(page).items
-            await response.write(b"".join(item.model_dump_json().encode() + b"\n" for item in items))
-            if page.next_cursor is None:
-                break
-            wanted = replace(_filter(query), limit=_EXPORTED_AT_ONCE, cursor=page.next_cursor)
-            page = await self._catalogue.events(wanted)
+        with whole_or_cut_off(call.request):
+            while True:
+                items = render.events(page).items
+                await response.write(b"".join(item.model_dump_json().encode() + b"\n" for item in items))
+                if page.next_cursor is None:
+                    break
+                wanted = replace(_filter(query), limit=_EXPORTED_AT_ONCE, cursor=page.next_cursor)
+                page = await self._catalogue.events(wanted)
         await response.write_eof()
         return response
 

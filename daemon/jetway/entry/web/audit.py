@@ -11,7 +11,6 @@ from aiohttp import web
 from multidict import MultiMapping
 from pydantic import JsonValue, ValidationError
 
-from jetway.core.errors import PortError
 from jetway.core.ids import ServiceType
 from jetway.core.record import EventType
 from jetway.core.rows import Event
@@ -19,6 +18,7 @@ from jetway.entry.http import render
 from jetway.entry.http import requests as r
 from jetway.entry.http.doors import Doors
 from jetway.entry.http.problems import field_errors, wrong_filter
+from jetway.entry.http.whole import whole_or_cut_off
 from jetway.entry.web.csv_text import csv_text
 from jetway.entry.web.pages import page
 from jetway.entry.web.visit import Visit
@@ -104,17 +104,12 @@ class AuditPages:
         page: Page[Event],
         encode: Encode,
     ) -> None:
-        try:
+        with whole_or_cut_off(request):
             while True:
                 await response.write(await asyncio.to_thread(encode, page))
                 if page.next_cursor is None:
                     break
                 page = await self._catalogue.events(replace(wanted, cursor=page.next_cursor))
-        except PortError as error:
-            # Half a trail must not look like a whole one: the browser calls the download failed.
-            if request.transport is not None:
-                request.transport.abort()
-            raise ConnectionResetError("the export broke off") from error
         await response.write_eof()
 
 
