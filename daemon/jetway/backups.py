@@ -77,7 +77,11 @@ class RestoreReport:
 def backup(settings: Settings, file: Path, *, replace: bool = False) -> BackupReport:
     """Write a backup, of a running daemon or of one that is stopped. Raises StartupError, PortError."""
     set_up_logs("error", "auto")
-    if file.exists() and not replace:
+    try:
+        taken = file.exists() and not replace
+    except OSError as error:
+        raise StartupError(f"{file} cannot be written: {error.strerror}") from error
+    if taken:
         raise StartupError(f"{file} exists already")
     return asyncio.run(_backup(settings, file, replace))
 

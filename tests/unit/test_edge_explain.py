@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from jetway.edge.exchange import Answer, explain
+from jetway.edge.exchange import Answer, ExchangeError, explain, parse_url, send
 
 TAKEN = "the id 'a' is taken"
 
@@ -27,3 +27,8 @@ def test_nothing_is_said_twice_and_nothing_is_left_out(
     listed = [{"field": field, "message": message} for field, message in errors]
     body = json.dumps({"detail": detail, "errors": listed}).encode()
     assert explain(Answer(status=422, headers={}, body=body)) == said
+
+
+def test_a_name_that_no_host_can_have_is_an_error_of_one_line() -> None:
+    with pytest.raises(ExchangeError, match="this is no host's name"):
+        send(parse_url("http://a..b:8080"), "GET", "/", limit=1)

@@ -49,12 +49,14 @@ def export(
         descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         raise CommandError(f"{output} cannot be written: {error.strerror}") from error
-    with os.fdopen(descriptor, "wb") as file:
-        try:
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             client.stream(_EXPORT, query, file.write)
-        except BaseException:
-            output.unlink()  # half an export would pass for a whole one
-            raise
+    except BaseException as error:
+        output.unlink()  # half an export would pass for a whole one
+        if isinstance(error, OSError):
+            raise CommandError(f"{output} cannot be written: {error.strerror}") from error
+        raise
 
 
 @app.command()

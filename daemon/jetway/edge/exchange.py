@@ -129,6 +129,8 @@ def send(
         raise ExchangeError(f"{endpoint.url}: no answer within {timeout:g} s") from error
     except OSError as error:
         raise ExchangeError(f"{endpoint.url}: {error.strerror or error}") from error
+    except UnicodeError as error:
+        raise ExchangeError(f"{endpoint.url}: this is no host's name") from error
     except http.client.HTTPException as error:
         raise ExchangeError(f"{endpoint.url}: the answer broke off ({type(error).__name__})") from error
     finally:
