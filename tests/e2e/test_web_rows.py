@@ -269,3 +269,37 @@ async def test_a_page_that_follows_no_more_goes_on_saying_so(world: World, page:
     await page.wait_for_load_state("networkidle")
     await expect(stale).to_be_visible()
     assert answers == []
+
+
+async def test_a_label_that_is_not_whole_yet_costs_nothing(world: World, page: async_api.Page) -> None:
+    await followed(page, "/ui/services?type=poller")
+    await world.create("poller", "e", labels={"rack-row": "1"})
+    field = page.get_by_label("Label", exact=True)
+    async with page.expect_response(lambda answer: answer.status == 422):
+        await field.press_sequentially("rack-")
+    await expect(field).to_have_attribute("aria-invalid", "true")
+    await field.press_sequentially("row=1")
+    await expect(page.locator("#total")).to_have_text("1 in all")
+    await expect(field).to_have_value("rack-row=1")
+    await expect(field).to_be_focused()
+    await expect(field).not_to_have_attribute("aria-invalid", "true")
+
+
+async def test_a_branch_that_follows_no_more_stays_open_all_the_same(
+    world: World, page: async_api.Page
+) -> None:
+    """Of many only the last ones stand in the address, and on the page that is read again."""
+    for number in range(11):
+        await world.create("poller", f"n{number:02}")
+        await world.create("agent", f"m{number:02}", f"n{number:02}")
+    await followed(page, "/ui/tree")
+    for number in range(11):
+        await page.get_by_role("button", name=f"Beneath n{number:02}").click()
+        await expect(page.locator(f"#node-agent-m{number:02}")).to_be_visible()
+    await world.create("agent", "further", "n00")
+    await expect(page.locator("#node-poller-n00")).to_contain_text("2 agents")
+    twist = page.get_by_role("button", name="Beneath n00")
+    await expect(twist).to_have_attribute("aria-expanded", "true")
+    await twist.click()
+    await expect(page.locator("#node-agent-m00")).to_have_count(0)
+    await expect(twist).to_have_attribute("aria-expanded", "false")

@@ -12,8 +12,12 @@ for (const form of document.querySelectorAll("[data-search]")) {
       if (!isNewest()) return;
       history.replaceState(null, "", url);
       settle(fresh, true);
-    } catch {
-      if (isNewest()) form.submit();
+      for (const field of form.querySelectorAll("[aria-invalid]")) field.removeAttribute("aria-invalid");
+    } catch (error) {
+      if (!isNewest()) return;
+      // What is not whole yet, as a label that is being typed, must not cost the page and what was typed since.
+      if (error.status === 422) form.querySelector(":focus")?.setAttribute("aria-invalid", "true");
+      else if (error.status === 401) form.submit();
     }
   }));
 }

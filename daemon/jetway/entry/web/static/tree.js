@@ -18,6 +18,7 @@ document.addEventListener("click", (event) => {
 
 async function toggle(button) {
   const item = button.closest("li");
+  delete button.parentElement.dataset.keep;
   if (button.getAttribute("aria-expanded") === "true") {
     item.querySelector(":scope > ul")?.remove();
   } else {
@@ -71,8 +72,12 @@ function remember() {
   for (const button of open.slice(-MOST_OPEN)) url.searchParams.append("open", button.value);
   for (const [at, button] of open.entries()) {
     const beneath = button.closest("li").querySelector(":scope > ul");
-    if (at < open.length - MOST_OPEN) beneath.dataset.unfollowed = "";
-    else delete beneath.dataset.unfollowed;
+    const cell = button.parentElement; // the page that is read again holds the branch closed
+    if (at < open.length - MOST_OPEN) beneath.dataset.unfollowed = cell.dataset.keep = "";
+    else {
+      delete beneath.dataset.unfollowed;
+      delete cell.dataset.keep;
+    }
   }
   history.replaceState(null, "", url);
 }
