@@ -453,6 +453,7 @@ def _edge(settings: Settings, link: NatsLink, pin: str) -> EdgeSettings:
         nats_ca_pem=link.way.ca_pem,
         ca_pin=pin if settings.pins_own_authority else "",
         gateway_url=settings.public_url,
+        js_api=link.names.grants(settings.heartbeat.subject_prefix, settings.nats).js_api,
     )
 
 

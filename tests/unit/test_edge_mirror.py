@@ -37,6 +37,23 @@ def test_a_document_is_written_privately(mirror: Mirror) -> None:
     assert mirror.own is not None and mirror.own["revision"] == 1
 
 
+def test_what_no_disk_takes_counts_all_the_same_and_is_written_later(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.put(OWN, document(1, 1), 5)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("jetway.edge.mirror.write_file", full)
+        with pytest.raises(OSError, match="No space"):
+            mirror.put(OWN, document(1, 2, status="revoked"), 6)
+    assert gone(mirror.own, deleted=mirror.own_deleted) == "revoked"
+    assert mirror.put(OWN, document(1, 2, status="revoked"), 6) is Applied.WRITTEN
+    assert mirror.path(OWN).read_bytes() == document(1, 2, status="revoked")
+
+
 @pytest.mark.parametrize(
     ("first", "second", "outcome"),
     [

@@ -56,6 +56,7 @@ async def test_the_answer_is_the_contracts(house: House) -> None:
             "key": "config/pollers/p1/agents/a1.json",
             "watch_bucket": "config_watch",
             "watch_keys": ["config.pollers.p1.agents.a1", "config.agents.a1.checkers.*"],
+            "js_api": "$JS.API",
             "live_subjects": ["edge.config.pollers.p1.agents.a1", "edge.config.agents.a1.checkers.*"],
         },
         "identity": {

@@ -83,6 +83,8 @@ class ConfigPart(_Part):
     watch_bucket: str = Field(pattern=r"^[A-Za-z0-9_-]+$")
     watch_keys: tuple[str, ...] = ()
     live_subjects: tuple[str, ...] = ()
+    js_api: str = Field(default="$JS.API", pattern=r"^\$JS\.([A-Za-z0-9_-]+\.)?API$")
+    """What the subjects of JetStream's API begin with: another where it is in a domain."""
 
 
 class IdentityPart(_Part):

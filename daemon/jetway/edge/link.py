@@ -124,10 +124,10 @@ class Link:
         except (nats.errors.Error, OSError, TimeoutError) as error:
             raise LinkError(_reason(error)) from error
 
-    async def request(self, subject: str, data: bytes = b"") -> Msg:
-        """Send and wait for the answer. Raises LinkError."""
+    async def request(self, subject: str, data: bytes = b"", *, timeout: float | None = None) -> Msg:
+        """Send and wait for the answer, two seconds or `timeout`. Raises LinkError."""
         try:
-            return await self._client.request(subject, data, timeout=REQUEST_TIMEOUT)
+            return await self._client.request(subject, data, timeout=timeout or REQUEST_TIMEOUT)
         except nats.errors.NoRespondersError as error:
             raise LinkError("nobody answers") from error
         except (nats.errors.Error, OSError, TimeoutError) as error:

@@ -119,10 +119,11 @@ class Mirror:
             return Applied.FULL
         if held is not None and not _newer(new, held):
             return Applied.STALE
+        if key == self._own_key:
+            # Before it is written: a host whose disk is full must stop all the same once it is revoked.
+            self.own, self.own_deleted = document, False
         changed = self._write(key, data)
         self._held[key] = new
-        if key == self._own_key:
-            self.own, self.own_deleted = document, False
         return Applied.WRITTEN if changed else Applied.UNCHANGED
 
     def remove(self, key: str, sequence: int) -> Applied:

@@ -21,6 +21,7 @@ _FAREWELL_TIMEOUT = 2.5
 _RESYNC_EVERY = 600.0
 """Core NATS may lose a message without a trace: everything is read again now and then."""
 _COALESCE = 0.2
+_CANCELLED_AGAIN = 0.5
 _RETRY_READS = 5.0
 
 
@@ -165,16 +166,19 @@ class Session:
         while True:
             self._resync.clear()
             full, self._read_all = self._read_all, False
-            wait = _RESYNC_EVERY
+            wait, children_asked = _RESYNC_EVERY, False
             try:
                 if self._own_unread:
                     await self._sync.read_own()
                     self._own_unread = False
+                children_asked = True
                 await self._sync.read_children(only_changes=not full)
                 self._synced.set()
             except LinkError as error:
                 log.warning("cannot read the config", action="config_unreadable", reason=str(error))
-                self._read_all = self._own_unread = True
+                # Of the children, only those without an answer are asked for again.
+                self._read_all = self._read_all or (full and not children_asked)
+                self._own_unread = True
                 wait = _RETRY_READS
                 if self.beats_left is not None:
                     self._synced.set()
@@ -191,7 +195,10 @@ class Session:
 
 
 async def cancel_all(*tasks: asyncio.Task[object]) -> None:
-    """Cancel, and wait until all have ended."""
-    for task in tasks:
-        task.cancel()
+    """Cancel until all have ended: Python 3.11's wait_for may swallow the first, and the task goes on."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCELLED_AGAIN)
     await asyncio.gather(*tasks, return_exceptions=True)

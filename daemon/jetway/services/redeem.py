@@ -51,6 +51,8 @@ class EdgeSettings:
     """Of the authority behind the gateway's own HTTPS, for tokens; empty where the system's trust is used."""
     gateway_url: str = ""
     """Where hosts reach the gateway itself, as tokens have it."""
+    js_api: str = "$JS.API"
+    """What the subjects of JetStream's API begin with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,7 @@ class RedeemAnswer:
                 "key": document_key(lineage),
                 "watch_bucket": edge.watch_bucket,
                 "watch_keys": list(watch_keys),
+                "js_api": edge.js_api,
                 "live_subjects": [f"{edge.live_prefix}.{key}" for key in watch_keys],
             },
             "identity": {

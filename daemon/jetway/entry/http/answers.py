@@ -157,6 +157,7 @@ class RedeemedConfig(Answer):
     key: str
     watch_bucket: str
     watch_keys: list[str]
+    js_api: str = Field(description="What the subjects of JetStream's API begin with.")
     live_subjects: list[str]
 
 
