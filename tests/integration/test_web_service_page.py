@@ -182,6 +182,19 @@ async def test_the_gateway_s_own_hash_is_of_the_config_that_is_written(browser: 
     assert document["checker_config_generated_sha256"] == config_hash(document["checker_config"])
 
 
+async def test_a_service_without_a_package_is_given_one(browser: Browser) -> None:
+    body = {"service_id": "old", "label": "Old"}
+    assert (await browser.world.call("POST", "/api/admin/services/pollers", body)).status == 201
+    page = (await browser.get("/ui/services/poller/old")).body.decode()
+    assert "Make a package…" in page and "was not onboarded with a token" in page
+    path = "/ui/services/poller/old/reissue"
+    assert b"It came in without one." in (await browser.get(path)).body
+    answer = await browser.post(path, {"csrf": await browser.csrf(path), "reason": "guarded now"})
+    assert b"jw1." in answer.body or answer.status in (200, 303)
+    page = (await browser.get("/ui/services/poller/old")).body.decode()
+    assert "good, ends" in page and "Reissue…" in page
+
+
 async def test_the_package_is_told_whole(browser: Browser) -> None:
     issued = await browser.world.create("poller", "p2", watch=True)
     body = (await browser.get("/ui/services/poller/p2")).body.decode()

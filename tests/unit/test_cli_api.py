@@ -248,6 +248,12 @@ def test_a_service_without_a_package_is_said_so(api: FakeGateway, capsys: pytest
     assert capsys.readouterr().err == "jetway: agent/core has no package: it came in by config\n"
 
 
+def test_a_service_is_reissued_whether_it_has_a_package_or_not(api: FakeGateway) -> None:
+    api.queue(Reply(201, issued()))
+    assert run_command(["package", "reissue", "agent/core", "--token-only"]) == 0
+    assert [path for _, path, _ in asked(api)] == ["/api/admin/services/agents/core/reissue"]
+
+
 def test_a_revocation_shows_the_cascade_first(api: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
     api.queue(Reply(200, AFFECTED))
     assert run_command(["package", "revoke", PACKAGE, "--reason", "stolen"]) == 0

@@ -604,6 +604,21 @@ async def test_an_earlier_package_that_was_deleted_leads_nowhere(house: House) -
     assert again.record.live
 
 
+async def test_a_service_that_came_in_without_a_package_gets_its_first(house: House) -> None:
+    registered = await house.issuer.register(ALICE, new_service(POLLER, labels={"rack": "7"}))
+    with pytest.raises(RefusedError, match="reissue it for its first"):
+        await house.create()
+    issued = await house.issuer.reissue(ALICE, registered.key)
+    assert (issued.record.status, issued.package.generation) == (ServiceStatus.PENDING, 1)
+    assert issued.record.labels == {"rack": "7"}
+    assert issued.record.registration_source is Source.CONFIG
+    await house.redeem(issued.token)
+    await house.beat(registered.lineage)
+    assert house.status(POLLER) == "active"
+    assert await refused(house.issuer.reissue(ALICE, registered.key)) is Code.ILLEGAL_TRANSITION
+    assert await refused(house.issuer.reissue(ALICE, AGENT)) is Code.NOT_FOUND
+
+
 async def test_a_child_is_not_reissued_beneath_a_revoked_parent(house: House) -> None:
     await house.create()
     child = await house.create(AGENT)

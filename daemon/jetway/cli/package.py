@@ -188,10 +188,10 @@ def reissue(
     token_only: TokenOnlyOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Issue a new package for the same service. The old token is dead at once."""
+    """Issue a new package for the same service, or the first for one without. The old token is dead at once."""
     client = connect()
     body = given(reason=reason, token_ttl_seconds=token_ttl, notes=notes) | {"revoke_now": revoke_now}
-    issued = client.post(f"{_path(client, package)}/reissue", body)
+    issued = client.post(f"{_path(client, package, of_service=True)}/reissue", body)
     _show_issued(issued, token_only=token_only, as_json=as_json)
 
 
@@ -221,13 +221,17 @@ def read_json(file: Path | None) -> dict[str, Any] | None:
     return value
 
 
-def _path(client: Client, package: str) -> str:
+def _path(client: Client, package: str, *, of_service: bool = False) -> str:
+    """The package's address; with `of_service` that of TYPE/ID itself, which may have no package."""
     kind, slash, service_id = package.partition("/")
     if not slash:
         return f"{PATH}/{segment(package)}"
     if kind.removesuffix("s") not in TYPES:
         raise typer.BadParameter("must be a package's id, or TYPE/ID of a service", param_hint="PACKAGE")
-    service = client.get(f"/api/admin/services/{kind.removesuffix('s')}s/{segment(service_id)}")
+    path = f"/api/admin/services/{kind.removesuffix('s')}s/{segment(service_id)}"
+    if of_service:
+        return path
+    service = client.get(path)
     if not service["package_id"]:
         raise CommandError(f"{package} has no package: it came in by {service['registration_source']}")
     return f"{PATH}/{service['package_id']}"

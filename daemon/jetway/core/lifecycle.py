@@ -81,7 +81,7 @@ def _illegal(record: ServiceRecord | None, command: c.Command) -> Refused:
 
 _VERBS: Mapping[type, str] = {
     c.Revoke: "revoked",
-    c.Reissue: "reissued",
+    c.Reissue: "reissued: revoke it first, or set it inactive",
     c.Approve: "approved",
     c.Reject: "rejected",
     c.Override: "set by hand: only a reissue brings it back",

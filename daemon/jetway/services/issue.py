@@ -214,7 +214,7 @@ class Issuer:
     async def reissue(
         self,
         caller: Caller,
-        package_id: str,
+        of: str | ServiceKey,
         *,
         reason: str = "",
         token_ttl: timedelta | None = None,
@@ -222,8 +222,11 @@ class Issuer:
         revoke_now: bool = False,
         expected: Versions | None = None,
     ) -> Issued:
-        """A new package for the service of this one, which may have been deleted. Raises RefusedError."""
-        known = await self._recorder.of_package(package_id, deleted_current=True)
+        """A new package for a service, its first one where it came in without. Raises RefusedError.
+
+        `of`: a package of the service, which may have been deleted, by its id, or the service itself.
+        """
+        known = await self._to_reissue(of)
         if await self._orphaned(known):
             raise refuse(
                 Code.PARENT_NOT_LIVE, f"the parent {known.parent_id!r} is gone: reissue it first", "parent_id"
@@ -234,6 +237,14 @@ class Issuer:
         applied = await self._recorder.apply(known.key, command, caller, expected=expected)
         await self._require_parent_still(applied.after, c.Revoke(reason=_ORPHANED))
         return await self._issued(applied)
+
+    async def _to_reissue(self, of: str | ServiceKey) -> ServiceRecord:
+        if isinstance(of, str):
+            return await self._recorder.of_package(of, deleted_current=True)
+        known = await self._recorder.read(of)
+        if known is None:
+            raise refuse(Code.NOT_FOUND, f"there is no {of.service_type.value} {of.service_id!r}")
+        return known
 
     async def _claim(self, caller: Caller, idempotency_key: str, claim: Claim) -> str:
         """The package id that this key stands for. Raises RefusedError for another body under the same key."""

@@ -149,5 +149,5 @@ def taken(record: ServiceRecord) -> Refused:
     why = f"the {record.service_type.value} id {record.service_id!r} is taken ({record.status.value})"
     hint = ""
     if record.status in (PENDING, INACTIVE, REVOKED):
-        hint = "; reissue its package" if record.package else "; revoke and delete it to use the id again"
+        hint = "; reissue its package" if record.package else "; it has no package: reissue it for its first"
     return Refused(Code.TAKEN, why + hint, "component_id")

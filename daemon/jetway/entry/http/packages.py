@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from jetway.core.ids import ServiceId, ServiceKey
 from jetway.entry.http import answers as a
 from jetway.entry.http import etags, render
 from jetway.entry.http import models as m
@@ -19,6 +20,7 @@ from jetway.entry.http.api import Call, Header, Reply, route
 from jetway.entry.http.auth import Role
 from jetway.entry.http.doors import Doors
 from jetway.entry.http.fields import IdempotencyKey, PackageId
+from jetway.entry.http.services import Plural
 from jetway.services.catalogue import EventFilter, PackageFilter, PackageView
 from jetway.services.issue import Issued, NewPackageRequest, NewService
 from jetway.setting_types import is_loopback
@@ -142,9 +144,37 @@ class PackageRoutes:
         The old token is dead at once; the old identity when the new one is redeemed, or at once with
         `revoke_now`.
         """
+        return await self._reissue(call, package_id, body, if_match)
+
+    @route(
+        "POST",
+        "/api/admin/services/{plural:pollers|agents|checkers}/{service_id}/reissue",
+        tag=TAG,
+        role=Role.OPERATOR,
+        status=201,
+        errors=(409, 503),
+        headers=_LOCATION,
+    )
+    async def reissue_service(
+        self,
+        plural: Plural,
+        service_id: ServiceId,
+        body: r.ReissuePackage,
+        call: Call,
+        if_match: etags.IfMatch = None,
+    ) -> Reply[a.Issued]:
+        """The same for a service by its id, and the first package for one that came in without.
+
+        Those are the services that were registered, imported, or let in after a heartbeat.
+        """
+        return await self._reissue(call, ServiceKey(plural.service_type, service_id), body, if_match)
+
+    async def _reissue(
+        self, call: Call, of: str | ServiceKey, body: r.ReissuePackage, if_match: etags.IfMatch
+    ) -> Reply[a.Issued]:
         issued = await self._issuer.reissue(
             call.caller,
-            package_id,
+            of,
             reason=body.reason,
             token_ttl=_seconds(body.token_ttl_seconds),
             notes=body.notes,

@@ -133,11 +133,9 @@ class ActionPages:
         return await administrator.override(caller, key, status, reason=reason, dry_run=dry_run)
 
     async def _reissue(self, visit: Visit, record: ServiceRecord, reason: str) -> web.StreamResponse:
-        if record.package is None:
-            raise refuse(Code.ILLEGAL_TRANSITION, "it has no package that could be reissued")
         issued = await self._issuer.reissue(
             visit.caller,
-            record.package.package_id,
+            record.package.package_id if record.package else record.key,
             reason=reason,
             revoke_now=visit.form.get("revoke_now") == "on",
         )

@@ -35,6 +35,7 @@ _EVENTS_SHOWN = 30
 _CHILDREN_SHOWN = 10
 EXPECTED = (ServiceStatus.ACTIVE.value, ServiceStatus.INACTIVE.value)
 """Statuses of services that are missed when they are silent."""
+_LET_IN = (Approval.NONE, Approval.GRANTED)
 _REISSUED_FROM = (ServiceStatus.PENDING, ServiceStatus.INACTIVE, ServiceStatus.REVOKED)
 
 
@@ -178,8 +179,8 @@ def actions(record: ServiceRecord) -> list[Action]:
         found.append(Action("deactivate", "Set inactive", "operator"))
     if record.status is ServiceStatus.INACTIVE:
         found.append(Action("activate", "Set active", "operator"))
-    if record.package and record.status in _REISSUED_FROM:
-        found.append(Action("reissue", "Reissue", "operator"))
+    if record.status in _REISSUED_FROM and (record.package or record.approval in _LET_IN):
+        found.append(Action("reissue", "Reissue" if record.package else "Make a package", "operator"))
     if record.status in LIVE:
         found.append(Action("revoke", "Revoke", "operator", grave=True))
     if record.status in (ServiceStatus.REVOKED, ServiceStatus.INACTIVE):
@@ -192,7 +193,7 @@ def takes_children(record: ServiceRecord) -> bool:
     return (
         record.service_type.child_type is not None
         and record.status in (ServiceStatus.PENDING, ServiceStatus.ACTIVE)
-        and record.approval in (Approval.NONE, Approval.GRANTED)
+        and record.approval in _LET_IN
     )
 
 
