@@ -39,6 +39,8 @@ def _check_nats(settings: Settings) -> None:
             "nats.urls, creds_file, edge_creds_file, account and account_signing_key_file: only with"
             " nats.mode = external"
         )
+    if nats.js_domain:
+        raise StartupError("nats.js_domain: only with nats.mode = external")
     if nats.tls_ca and not nats.tls_cert:
         raise StartupError("nats.tls_ca: only together with nats.tls_cert, or with nats.mode = external")
     _check_nats_listen(settings)
@@ -65,10 +67,18 @@ def _check_http(http: HttpSettings) -> None:
     if http.tls != "off" and http.public_url.startswith("http://"):
         raise StartupError(f"http.public_url: must begin with https:// where http.tls is {http.tls}")
     host, _ = split_address(http.listen)
+    _check_http_address(http, host)
+
+
+def _check_http_address(http: HttpSettings, host: str) -> None:
     if http.tls == "off" and not is_loopback(host) and not http.allow_plain:
         raise StartupError(
             f"http.listen: {http.listen} is reached from elsewhere, and whoever reads plain HTTP on its way has"
             " every token: set http.tls, or http.allow_plain where only a proxy that speaks TLS gets there"
+        )
+    if host in ("0.0.0.0", "::") and not http.public_url:  # noqa: S104 - compared with
+        raise StartupError(
+            f"http.public_url: needed where http.listen is {http.listen}: it names no host, and tokens need one"
         )
 
 

@@ -103,9 +103,13 @@ class NatsSettings(_Section):
     tls_cert: OptionalFile = None
     """External: the daemon's client certificate. Embedded: the server's own, instead of one by our authority."""
     tls_key: OptionalFile = None
-    js_domain: str = ""
+    js_domain: str = Field(default="", pattern=r"^[A-Za-z0-9_-]*$")
+    """External: the JetStream domain, where the servers are a leaf node's."""
     bucket_prefix: str = Field(default="", pattern=r"^[A-Za-z0-9_-]*$")
-    """Stands before every bucket and stream name, so that two gateways can share one server."""
+    """Stands before every bucket and stream name, so that two gateways can share one server.
+
+    Heartbeats and renewals have none: the edge hosts of the two belong in accounts of their own.
+    """
     config_bucket: str = Field(default="config", pattern=r"^[A-Za-z0-9_-]+$")
     replicas: int = Field(default=1, ge=1, le=5)
     """Of every bucket and stream."""
