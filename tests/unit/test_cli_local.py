@@ -242,6 +242,12 @@ def test_migrate(
     assert capsys.readouterr().out == output
 
 
+def test_migrations_as_json(daemon: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.migrate = lambda _settings, status: ["0002_b"]
+    assert run_command(["migrate", "--status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"items": ["0002_b"], "next_cursor": None, "total": 1}
+
+
 def test_a_local_api_token(daemon: Any, capsys: pytest.CaptureFixture[str]) -> None:
     seen = []
 

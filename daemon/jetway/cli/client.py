@@ -55,9 +55,10 @@ class Client:
         """Read. Raises CommandError."""
         return self._call("GET", path, query=query)
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """Change something. Raises CommandError."""
-        return self._call("POST", path, body=body or {})
+    def post(self, path: str, body: Mapping[str, Any] | None = None, *, long: bool = False) -> Any:
+        """Change something; `long` where it may take ten minutes. Raises CommandError."""
+        timeout = _BULK_TIMEOUT if long else _TIMEOUT
+        return self._call("POST", path, body=body or {}, timeout=timeout)
 
     def create(self, path: str, body: Mapping[str, Any]) -> Any:
         """Create, once: a call whose answer was lost is repeated under the same Idempotency-Key."""

@@ -27,7 +27,7 @@ def reconcile(as_json: JsonOption = False) -> None:
 
     Exits 1 when something could not be compared or mended, or a gap in the audit trail stays open.
     """
-    report = connect().post("/api/admin/reconcile")
+    report = connect().post("/api/admin/reconcile", long=True)
     if as_json:
         print_json(report)
     else:

@@ -80,7 +80,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Run a job now and wait for it. Exits 1 when it failed."""
-    result = connect().post(f"{PATH}/{segment(name)}/runs", {"dry_run": dry_run})
+    result = connect().post(f"{PATH}/{segment(name)}/runs", {"dry_run": dry_run}, long=True)
     if as_json:
         print_json(result)
     else:

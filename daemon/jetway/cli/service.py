@@ -200,7 +200,7 @@ def purge(
 
     def ask(dry: bool) -> dict[str, Any]:
         answer: dict[str, Any] = client.post(
-            "/api/admin/services/purge", {"retention_days": days, "dry_run": dry}
+            "/api/admin/services/purge", {"retention_days": days, "dry_run": dry}, long=True
         )
         return answer
 
