@@ -396,6 +396,25 @@ async def test_metrics_are_not_for_everybody(world: World) -> None:
     assert (await world.call("GET", "/metrics", role="viewer", headers=proxied)).status == 200
 
 
+@pytest.mark.parametrize("accept", ['text/plain; version="0.0.4"', "text/plain;version=abc", "x"])
+async def test_metrics_come_whatever_is_accepted(world: World, accept: str) -> None:
+    answer = await world.call("GET", "/metrics", headers={"Accept": accept})
+    assert answer.status == 200
+    assert b"jetway_http_requests_total" in answer.body
+
+
+async def test_a_service_that_was_registered_gets_a_token(world: World) -> None:
+    body = {"service_id": "old", "label": "Old", "labels": {"rack": "7"}}
+    assert (await world.call("POST", f"{SERVICES}/pollers", body)).status == 201
+    path = f"{SERVICES}/pollers/old/reissue"
+    assert (await world.call("POST", path, {}, role="viewer")).status == 403
+    answer = await world.call("POST", path, {"reason": "guarded now"})
+    assert (answer.status, answer.json["package"]["generation"]) == (201, 1)
+    assert answer.json["service"]["labels"] == {"rack": "7"}
+    assert (await world.redeem(answer.json["token"])).status == 200
+    assert (await world.call("POST", f"{SERVICES}/pollers/nobody/reissue", {})).status == 404
+
+
 async def test_metrics_are_open_where_the_settings_open_them(tmp_path: Path) -> None:
     async with http_world(tmp_path, detail_for_all=True) as world:
         proxied = {"X-Forwarded-For": "192.0.2.1"}

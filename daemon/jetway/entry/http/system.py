@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -74,7 +75,7 @@ class SystemRoutes:
         """Metrics, for this machine, for the role `viewer`, and where the settings open them."""
         if not self._may_see_detail(call.request):
             self._gate.admit(call.request, Role.VIEWER)
-        encode, content_type = choose_encoder(call.request.headers.get("Accept", ""))
+        encode, content_type = _encoder(call.request.headers.get("Accept", ""))
         # Off the loop: a large registry takes a while to print.
         body = await asyncio.to_thread(encode, self._registry)
         return web.Response(body=body, headers={"Content-Type": content_type})
@@ -83,6 +84,14 @@ class SystemRoutes:
     async def get_installer(self) -> web.Response:
         """The installer for hosts without Python: `curl -fsS <gateway>/install.sh | sh -s -- --dir DIR`."""
         return web.Response(body=self._installer, content_type=_SCRIPT, charset="utf-8")
+
+
+def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """How metrics are written for whoever accepts this; the plain text where the library cannot read it."""
+    try:
+        return choose_encoder(accept)
+    except (TypeError, ValueError):
+        return choose_encoder("")
 
 
 def installer(public_url: str, pin: str = "") -> bytes:
