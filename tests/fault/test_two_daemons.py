@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import shutil
 import signal
@@ -25,7 +26,7 @@ from support.daemon_pair import START_AGAIN_SECONDS, Pair, SharingDaemon, make_p
 from support.daemon_state import eventually_async, history, newest, require_all_equal
 from support.nats_server import NatsServer
 
-ROUNDS = 30
+ROUNDS = int(os.environ.get("JETWAY_TEST_DAEMON_RACE_ROUNDS", "30"))
 HANDOVER_SECONDS = LEASE_SECONDS / 2
 """Much longer than a handover takes, and too short for a lease that runs out."""
 WRITTEN = {"document": "written", "row": "written"}

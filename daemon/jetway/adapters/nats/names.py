@@ -2,8 +2,9 @@
 
 `nats.bucket_prefix` stands before every bucket and stream name. KV subjects follow from the bucket's name. Of
 the other subjects, those that live outside a stream get the prefix too, so that two gateways on one server do
-not hear each other: `<prefix>registry.audit.>`, `<prefix>edge.config.>`, and `<prefix>jetway.known` with its
-like. `registry.events.>` exists inside REGISTRY_EVENTS only and needs none.
+not take each other's: `<prefix>registry.audit.>`, `<prefix>edge.config.>`, and `<prefix>jetway.known` with its
+like. `registry.events.>` exists inside REGISTRY_EVENTS only and needs none. Heartbeats and renewals have none:
+edge hosts of two gateways are kept apart by accounts.
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ else
     exit 1
 fi
 
+[ ! -f "$dir/nats.creds" ] || echo "start.sh: nats.creds is not renewed by this script: it ends some day, and then" \
+    "nobody hears this service; jetway run renews it" >&2
 echo "start.sh: a heartbeat on $subject every $interval s" >&2
 silent=
 while :; do
