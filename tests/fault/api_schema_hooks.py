@@ -64,6 +64,12 @@ _NOT_IN_A_SCHEMA = {
 
 _NO_INTEGER = "Input should be a valid integer"
 
+_OF_A_REVOKED_SERVICE = {
+    ("DELETE", "/api/admin/services/{plural}/{service_id}"),
+    ("POST", "/api/admin/services/{plural}/{service_id}/reissue"),
+}
+"""What few services allow at any moment."""
+
 _chance = random.Random(0)
 _numbers = count()
 _services: dict[str, list[str]] = {"poller": [], "agent": [], "checker": []}
@@ -78,6 +84,7 @@ _hosts: dict[str, HostKeys] = {}
 
 _prepared: list[str] = json.loads(os.environ["JETWAY_TEST_PREPARED_PACKAGES"])
 _waiting: list[str] = json.loads(os.environ["JETWAY_TEST_WAITING_POLLERS"])
+_revoked: list[str] = json.loads(os.environ["JETWAY_TEST_REVOKED_POLLERS"])
 for _known, _ids in json.loads(os.environ["JETWAY_TEST_KNOWN_SERVICES"]).items():
     _services[_known] += _ids
 
@@ -96,6 +103,8 @@ def before_call(context: Any, case: Case, kwargs: dict[str, Any]) -> None:
         case.body = {"package_id": _prepared.pop()}
     elif case.path.endswith(("/approve", "/reject")) and _waiting:
         path.update(plural="pollers", service_id=_waiting.pop())
+    elif _revoked and (case.method, case.path) in _OF_A_REVOKED_SERVICE:
+        path.update(plural="pollers", service_id=_revoked.pop())
     else:
         _name_what_exists(path, _kind(case))
     if isinstance(case.query, dict) and "cursor" in case.query:

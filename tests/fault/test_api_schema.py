@@ -88,8 +88,23 @@ def prepared(daemon: Daemon) -> list[str]:
 
 
 @pytest.fixture(scope="module")
+def revoked(daemon: Daemon) -> list[str]:
+    """Pollers that can be deleted, or reissued."""
+    names = [f"revoked-{number}" for number in range(20)]
+    for name in names:
+        daemon.create("poller", name)
+        answer = daemon.call("POST", f"/api/admin/services/pollers/{name}/status", {"status": "revoked"})
+        assert answer.status == 200, answer.body
+    return names
+
+
+@pytest.fixture(scope="module")
 def report(
-    daemon: Daemon, known: dict[str, list[str]], prepared: list[str], tmp_path_factory: pytest.TempPathFactory
+    daemon: Daemon,
+    known: dict[str, list[str]],
+    prepared: list[str],
+    revoked: list[str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Any]:
     """What schemathesis says at its end."""
     folder = tmp_path_factory.mktemp("schemathesis")
@@ -109,6 +124,7 @@ def report(
             JETWAY_TEST_KNOWN_SERVICES=json.dumps(known),
             JETWAY_TEST_WAITING_POLLERS=json.dumps(WAITING),
             JETWAY_TEST_PREPARED_PACKAGES=json.dumps(prepared),
+            JETWAY_TEST_REVOKED_POLLERS=json.dumps(revoked),
             NO_COLOR="1",
         ),
         capture_output=True,

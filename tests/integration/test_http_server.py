@@ -251,6 +251,7 @@ CONTRACT = [
     ("post", "/api/admin/services/{plural}/{service_id}/status"),
     ("post", "/api/admin/services/{plural}/{service_id}/approve"),
     ("post", "/api/admin/services/{plural}/{service_id}/reject"),
+    ("post", "/api/admin/services/{plural}/{service_id}/reissue"),
     ("get", "/api/admin/services/pollers/{service_id}/agents"),
     ("get", "/api/admin/services/agents/{service_id}/checkers"),
     ("get", "/api/admin/services/tree"),
