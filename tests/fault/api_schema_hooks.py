@@ -64,11 +64,8 @@ _NOT_IN_A_SCHEMA = {
 
 _NO_INTEGER = "Input should be a valid integer"
 
-_OF_A_REVOKED_SERVICE = {
-    ("DELETE", "/api/admin/services/{plural}/{service_id}"),
-    ("POST", "/api/admin/services/{plural}/{service_id}/reissue"),
-}
-"""What few services allow at any moment."""
+_SERVICE = "/api/admin/services/{plural}/{service_id}"
+_ADOPT = ("POST", "/api/admin/quarantine/{plural}/{service_id}/adopt")
 
 _chance = random.Random(0)
 _numbers = count()
@@ -85,6 +82,14 @@ _hosts: dict[str, HostKeys] = {}
 _prepared: list[str] = json.loads(os.environ["JETWAY_TEST_PREPARED_PACKAGES"])
 _waiting: list[str] = json.loads(os.environ["JETWAY_TEST_WAITING_POLLERS"])
 _revoked: list[str] = json.loads(os.environ["JETWAY_TEST_REVOKED_POLLERS"])
+_fit_for: dict[tuple[str, str], list[str]] = {
+    _ADOPT: _waiting[0::3],
+    ("POST", f"{_SERVICE}/approve"): _waiting[1::3],
+    ("POST", f"{_SERVICE}/reject"): _waiting[2::3],
+    ("DELETE", _SERVICE): _revoked[0::2],
+    ("POST", f"{_SERVICE}/reissue"): _revoked[1::2],
+}
+"""Pollers for what few services allow at any moment: the first valid calls of it go to them."""
 for _known, _ids in json.loads(os.environ["JETWAY_TEST_KNOWN_SERVICES"]).items():
     _services[_known] += _ids
 
@@ -95,16 +100,16 @@ def before_call(context: Any, case: Case, kwargs: dict[str, Any]) -> None:
     path = case.path_parameters
     if case.path == f"{_TOKENS}/{{name}}" and path["name"] == OWN_TOKEN:
         path["name"] = "spare"
-    if not case.meta or not case.meta.generation.mode.is_positive or _chance.random() < 0.5:
+    if not case.meta or not case.meta.generation.mode.is_positive:
+        return
+    fit = _fit_for.get((case.method, case.path))
+    if not fit and _chance.random() < 0.5:
         return
     _drop_conditions(case)
-    if case.path.endswith("/adopt") and _waiting and _prepared:
-        path.update(plural="pollers", service_id=_waiting.pop())
-        case.body = {"package_id": _prepared.pop()}
-    elif case.path.endswith(("/approve", "/reject")) and _waiting:
-        path.update(plural="pollers", service_id=_waiting.pop())
-    elif _revoked and (case.method, case.path) in _OF_A_REVOKED_SERVICE:
-        path.update(plural="pollers", service_id=_revoked.pop())
+    if fit:
+        path.update(plural="pollers", service_id=fit.pop())
+        if (case.method, case.path) == _ADOPT:
+            case.body = {"package_id": _prepared.pop()}
     else:
         _name_what_exists(path, _kind(case))
     if isinstance(case.query, dict) and "cursor" in case.query:
