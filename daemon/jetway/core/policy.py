@@ -22,6 +22,11 @@ _PASSED_DOWN = {
 """What time did to a parent is told of its children in the same words: nobody revoked them."""
 
 
+def unknown_service(key: ServiceKey) -> Refused:
+    """The refusal that names a service that is not there."""
+    return Refused(Code.NOT_FOUND, f"there is no {key.service_type.value} {key.service_id!r}")
+
+
 def parent_key(service_type: ServiceType, parent_id: str) -> ServiceKey | Refused | None:
     """The key that a new service's parent must have: None for a poller, a refusal where the id does not fit."""
     kind = service_type.parent_type

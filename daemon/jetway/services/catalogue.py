@@ -13,9 +13,10 @@ from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from jetway.core.errors import Code, refuse
+from jetway.core.errors import Code, RefusedError, refuse
 from jetway.core.ids import ServiceKey, ServiceType
 from jetway.core.liveness import Liveness
+from jetway.core.policy import unknown_service
 from jetway.core.record import LIVE, Approval, Package, ServiceRecord, ServiceStatus, Source
 from jetway.core.rows import Event, package_of, service_of
 from jetway.core.times import parse_rfc3339, rfc3339
@@ -155,7 +156,7 @@ class Catalogue:
         """One service. Raises RefusedError (not_found)."""
         record = self._index.get(key)
         if record is None:
-            raise refuse(Code.NOT_FOUND, f"there is no {key.service_type.value} {key.service_id!r}")
+            raise RefusedError(unknown_service(key))
         return self.view(record)
 
     def view(self, record: ServiceRecord) -> ServiceView:

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from jetway.core import commands as c
 from jetway.core.errors import Code, OutcomeUnknownError, Refused, RefusedError, UnavailableError, refuse
 from jetway.core.ids import ServiceKey, ServiceType, is_id, slug
-from jetway.core.policy import judge_parent, parent_key, parent_went_away
+from jetway.core.policy import judge_parent, parent_key, parent_went_away, unknown_service
 from jetway.core.record import EventType, Package, PackageStatus, ServiceRecord, ServiceStatus
 from jetway.core.tokens import Claims
 from jetway.ports import Authority, Claim, IdempotencyStore
@@ -196,7 +196,7 @@ class Issuer:
 
         def described(record: ServiceRecord | None) -> c.Register:
             if record is None:
-                raise refuse(Code.NOT_FOUND, f"there is no {key.service_type.value} {key.service_id!r}")
+                raise RefusedError(unknown_service(key))
             return c.Register(spec=spec, revive=False)
 
         applied = await self._recorder.apply(key, described, caller)
@@ -243,7 +243,7 @@ class Issuer:
             return await self._recorder.of_package(of, deleted_current=True)
         known = await self._recorder.read(of)
         if known is None:
-            raise refuse(Code.NOT_FOUND, f"there is no {of.service_type.value} {of.service_id!r}")
+            raise RefusedError(unknown_service(of))
         return known
 
     async def _claim(self, caller: Caller, idempotency_key: str, claim: Claim) -> str:

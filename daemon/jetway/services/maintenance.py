@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 import structlog
 from pydantic import JsonValue
 
-from jetway.core.errors import Code, ConflictError, PortError, refuse
+from jetway.core.errors import Code, ConflictError, PortError, RefusedError, refuse
 from jetway.core.ids import ServiceKey
 from jetway.core.maintenance import MaintenanceWindow, WindowMap
+from jetway.core.policy import unknown_service
 from jetway.core.record import EventType, ServiceRecord
 from jetway.core.times import rfc3339, to_milliseconds
 from jetway.ports import Clock, Identifiers, MaintenanceStore
@@ -164,7 +165,7 @@ class Maintenance:
         except ValueError:
             raise refuse(Code.INVALID, "a service is given as <type>.<id>", "service") from None
         if self._index.get(key) is None:
-            raise refuse(Code.NOT_FOUND, f"there is no {key.service_type.value} {key.service_id!r}")
+            raise RefusedError(unknown_service(key))
 
     async def _tell(self, event: EventType, caller: Caller, window: MaintenanceWindow) -> None:
         record = self._index.get(ServiceKey.parse(window.service)) if window.service else None

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from jetway.core.errors import Code, refuse
+from jetway.core.errors import RefusedError
 from jetway.core.heard import Interval
 from jetway.core.ids import ServiceKey
 from jetway.core.liveness import GAP_SECONDS, Liveness
+from jetway.core.policy import unknown_service
 from jetway.core.record import ServiceRecord
 from jetway.core.spans import Past, Span, spans_of
 from jetway.ports import Clock
@@ -58,7 +59,7 @@ class PastReader:
         """Its liveness of the last `hours`, at most MOST_HOURS. Raises RefusedError (not_found)."""
         record = self._index.get(key)
         if record is None:
-            raise refuse(Code.NOT_FOUND, f"there is no {key.service_type.value} {key.service_id!r}")
+            raise RefusedError(unknown_service(key))
         until = self._clock.now()
         since = until - timedelta(hours=hours)
         verdict = self._verdicts.of(key)

@@ -20,6 +20,7 @@ from jetway.core.errors import (
     refuse,
 )
 from jetway.core.ids import ServiceKey
+from jetway.core.policy import unknown_service
 from jetway.core.record import Cascade, ServiceRecord, encode_record
 from jetway.ports import Clock, Entry, Identifiers, Ledger
 from jetway.services.caller import Caller
@@ -192,4 +193,4 @@ def _concluded(outcome: ServiceRecord | Refused, entry: Entry, key: ServiceKey) 
 def _named(refused: Refused, key: ServiceKey) -> Refused:
     if refused.code is not Code.NOT_FOUND or refused.why != "there is no such service":
         return refused
-    return Refused(refused.code, f"there is no {key.service_type.value} {key.service_id!r}", refused.field)
+    return unknown_service(key)
