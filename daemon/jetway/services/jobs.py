@@ -111,9 +111,7 @@ class JobBook:
 
     def due_in(self, name: str) -> timedelta:
         """How long until the job should run for the first time after a start."""
-        spec = self._spec(name)
-        done = (run for run in self._runs[name] if is_regular(run) and run.outcome is JobOutcome.DONE)
-        last = next(done, None)
+        spec, last = self._spec(name), self._last_done(name)
         if spec.at_once:
             return timedelta()
         wait = spec.every
@@ -124,11 +122,13 @@ class JobBook:
             wait = spec.first_after if last is None else max(wait, spec.first_after)
         return max(wait, timedelta(seconds=1))
 
+    def _last_done(self, name: str) -> JobRun | None:
+        done = (run for run in self._runs[name] if is_regular(run) and run.outcome is JobOutcome.DONE)
+        return next(done, None)
+
     def due_again_in(self, name: str) -> timedelta:
         """How long until the job's next run where the wall clock was set: what is left of its interval."""
-        spec, retry = self._spec(name), self.retry_in(name)
-        done = (run for run in self._runs[name] if is_regular(run) and run.outcome is JobOutcome.DONE)
-        last = next(done, None)
+        spec, last, retry = self._spec(name), self._last_done(name), self.retry_in(name)
         wait = last.started_at + spec.every - self._clock.now() if last else spec.first_after or spec.every
         return max(min(wait, retry or spec.every, spec.every), timedelta(seconds=1))
 
