@@ -291,7 +291,7 @@ async def test_a_server_that_could_not_write_is_started_again_once_there_is_room
     room = 0
     monkeypatch.setattr("jetway.adapters.nats.server._FIRST_MENDING", 0.01)
     monkeypatch.setattr("jetway.adapters.nats.server._LAST_MENDING", 0.01)
-    monkeypatch.setattr("jetway.adapters.nats.server._room", lambda _: room)
+    monkeypatch.setattr("jetway.adapters.nats.server.room", lambda _: room)
     await server.start()
     server._log.take(b"[1] [ERR] Filestore [KV_registry] Critical write error: no space left on device\n")
     await asyncio.sleep(0.1)

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import sysconfig
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -93,3 +94,16 @@ def _socket(host: str) -> socket.socket:
     # As the server itself does: a port in TIME_WAIT is free.
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return probe
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Settings are the daemon's alone: one of them may hold the database's password."""
+    kept = {name: value for name, value in environment.items() if not name.startswith("JETWAY_")}
+    kept.pop("CREDENTIALS_DIRECTORY", None)
+    return kept
+
+
+def room(directory: Path) -> int:
+    """Bytes that are free where `directory` is."""
+    stat = os.statvfs(directory)
+    return stat.f_bavail * stat.f_frsize

@@ -14,14 +14,22 @@ import fcntl
 import json
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from jetway.adapters.nats.accounts import ADMIN_FILE, Accounts
-from jetway.adapters.nats.process import command, find_binary, find_leftover, free_port, is_taken
+from jetway.adapters.nats.process import (
+    command,
+    find_binary,
+    find_leftover,
+    free_port,
+    is_taken,
+    room,
+    without_secrets,
+)
 from jetway.adapters.nats.serverlog import ServerLog
 from jetway.adapters.nats.storedir import OPEN_ACCOUNT, move_to_account
 from jetway.core.errors import StartupError
@@ -269,7 +277,7 @@ class EmbeddedServer:
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
             limit=_LINE_LIMIT,
-            env=_without_secrets(os.environ),
+            env=without_secrets(os.environ),
         )
         self._reader = asyncio.get_running_loop().create_task(
             self._read(self._process), name="nats-server-log"
@@ -346,7 +354,7 @@ class EmbeddedServer:
             steady = self._clock.monotonic() - mended_at > _STEADY_SECONDS
             pause = _FIRST_MENDING if steady else min(pause * 2, _LAST_MENDING)
             await asyncio.sleep(pause)
-            if await asyncio.to_thread(_room, self._directory) < _ROOM_BYTES:
+            if await asyncio.to_thread(room, self._directory) < _ROOM_BYTES:
                 continue
             self._log.store_failed.clear()
             mended_at = self._clock.monotonic()
@@ -388,18 +396,6 @@ async def _end(process: asyncio.subprocess.Process | None) -> None:
 
 def _quoted(path: Path) -> str:
     return json.dumps(str(path.absolute()), ensure_ascii=False)
-
-
-def _room(directory: Path) -> int:
-    stat = os.statvfs(directory)
-    return stat.f_bavail * stat.f_frsize
-
-
-def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """Settings are the daemon's alone: one of them may hold the database's password."""
-    kept = {name: value for name, value in environment.items() if not name.startswith("JETWAY_")}
-    kept.pop("CREDENTIALS_DIRECTORY", None)
-    return kept
 
 
 def _write_private(file: Path, text: str) -> None:
