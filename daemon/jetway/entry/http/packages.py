@@ -20,6 +20,7 @@ from jetway.entry.http.api import Call, Header, Reply, route
 from jetway.entry.http.auth import Role
 from jetway.entry.http.doors import Doors
 from jetway.entry.http.fields import IdempotencyKey, PackageId
+from jetway.entry.http.services import ONE as ONE_SERVICE
 from jetway.entry.http.services import Plural
 from jetway.services.catalogue import EventFilter, PackageFilter, PackageView
 from jetway.services.issue import Issued, NewPackageRequest, NewService
@@ -148,7 +149,7 @@ class PackageRoutes:
 
     @route(
         "POST",
-        "/api/admin/services/{plural:pollers|agents|checkers}/{service_id}/reissue",
+        ONE_SERVICE + "/reissue",
         tag=TAG,
         role=Role.OPERATOR,
         status=201,

@@ -23,7 +23,8 @@ from jetway.services.tree import MOST_NODES, TreeQuery
 
 TAG = "services"
 _ALL = "/api/admin/services/{plural:pollers|agents|checkers}"
-_ONE = _ALL + "/{service_id}"
+ONE = _ALL + "/{service_id}"
+"""The path of one service."""
 
 
 class Plural(StrEnum):
@@ -103,7 +104,7 @@ class ServiceRoutes:
         location = f"/api/admin/services/{plural.value}/{record.service_id}"
         return Reply(self._show(record), {"Location": location})
 
-    @route("GET", _ONE, tag=TAG, role=Role.VIEWER, headers=etags.HEADERS)
+    @route("GET", ONE, tag=TAG, role=Role.VIEWER, headers=etags.HEADERS)
     async def get_service(
         self, plural: Plural, service_id: ServiceId, if_none_match: etags.IfNoneMatch = None
     ) -> Reply[m.Service] | web.Response:
@@ -111,7 +112,7 @@ class ServiceRoutes:
         shown = render.service(self._catalogue.get(_key(plural, service_id)))
         return etags.answer(shown, etags.of_service(shown), if_none_match)
 
-    @route("DELETE", _ONE, tag=TAG, role=Role.ADMIN, errors=(409, 503))
+    @route("DELETE", ONE, tag=TAG, role=Role.ADMIN, errors=(409, 503))
     async def delete_service(
         self,
         plural: Plural,
@@ -134,7 +135,7 @@ class ServiceRoutes:
         )
         return render.affected(change, self._catalogue) if query.dry_run else None
 
-    @route("GET", _ONE + "/events", tag=TAG, role=Role.VIEWER, errors=(503,))
+    @route("GET", ONE + "/events", tag=TAG, role=Role.VIEWER, errors=(503,))
     async def list_service_events(
         self, plural: Plural, service_id: ServiceId, query: r.ListHistory
     ) -> m.EventList:
@@ -164,7 +165,7 @@ class ServiceRoutes:
         """The checkers of an agent."""
         return await self._children(ServiceKey(ServiceType.AGENT, service_id), ServiceType.CHECKER, query)
 
-    @route("POST", _ONE + "/status", tag=TAG, role=Role.OPERATOR, errors=(409, 503))
+    @route("POST", ONE + "/status", tag=TAG, role=Role.OPERATOR, errors=(409, 503))
     async def set_status(
         self,
         plural: Plural,
@@ -185,7 +186,7 @@ class ServiceRoutes:
         )
         return render.affected(change, self._catalogue)
 
-    @route("POST", _ONE + "/approve", tag=TAG, role=Role.OPERATOR, errors=(409, 503))
+    @route("POST", ONE + "/approve", tag=TAG, role=Role.OPERATOR, errors=(409, 503))
     async def approve_service(
         self,
         plural: Plural,
@@ -198,7 +199,7 @@ class ServiceRoutes:
         key, expected = _key(plural, service_id), etags.versions(if_match)
         return self._show(await self._administrator.approve(call.caller, key, body.reason, expected))
 
-    @route("POST", _ONE + "/reject", tag=TAG, role=Role.OPERATOR, errors=(409, 503))
+    @route("POST", ONE + "/reject", tag=TAG, role=Role.OPERATOR, errors=(409, 503))
     async def reject_service(
         self,
         plural: Plural,
