@@ -64,6 +64,18 @@ async def followed(page: async_api.Page, path: str) -> None:
     await page.wait_for_selector("html[data-connected]")
 
 
+class Hold:
+    """A route that holds requests back until `over`."""
+
+    def __init__(self) -> None:
+        self.arrived, self.over = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, route: async_api.Route) -> None:
+        self.arrived.set()
+        await self.over.wait()
+        await route.continue_()
+
+
 async def rows(page: async_api.Page) -> list[str]:
     return await page.locator("[data-row]").evaluate_all("rows => rows.map((row) => row.id)")
 
@@ -201,18 +213,12 @@ async def test_the_first_wrong_field_has_the_focus(world: World, page: async_api
 
 
 async def test_what_changed_before_the_page_could_follow_is_shown(world: World, page: async_api.Page) -> None:
-    held, arrived = asyncio.Event(), asyncio.Event()
-
-    async def hold(route: async_api.Route) -> None:
-        arrived.set()
-        await held.wait()
-        await route.continue_()
-
+    hold = Hold()
     await page.route("**/ui/live*", hold)
     await page.goto("/ui/services?type=poller")
-    await asyncio.wait_for(arrived.wait(), 30)
+    await asyncio.wait_for(hold.arrived.wait(), 30)
     await world.create("poller", "e")
-    held.set()
+    hold.over.set()
     await expect(page.locator("#total")).to_have_text("4 in all")
 
 
@@ -230,20 +236,14 @@ async def test_a_branch_is_open_though_its_row_was_renewed_while_it_came(
     world: World, page: async_api.Page
 ) -> None:
     await followed(page, "/ui/tree")
-    held, arrived = asyncio.Event(), asyncio.Event()
-
-    async def hold(route: async_api.Route) -> None:
-        arrived.set()
-        await held.wait()
-        await route.continue_()
-
+    hold = Hold()
     await page.route(re.compile(r"/ui/tree\?root="), hold)
     twist = page.get_by_role("button", name="Beneath b")
     await twist.click()
-    await asyncio.wait_for(arrived.wait(), 30)
+    await asyncio.wait_for(hold.arrived.wait(), 30)
     await world.create("agent", "a2", "b")
     await expect(page.locator("#node-poller-b")).to_contain_text("2 agents")
-    held.set()
+    hold.over.set()
     await expect(page.locator("#node-agent-a1")).to_be_visible()
     await expect(twist).to_have_attribute("aria-expanded", "true")
     await expect(page).to_have_url(re.compile("open=poller.b"))
