@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -20,7 +21,7 @@ BEFORE_A_KEY = "$JS.hub.API.DIRECT.GET.KV_config_watch.$KV.config_watch."
 
 
 def document(**more: Any) -> bytes:
-    return json.dumps({"epoch": 1, "revision": 1, "created_at": "2026-01-01T00:00:00.000Z", **more}).encode()
+    return json.dumps({"epoch": 1, "revision": 1, "created_at": "2026-01-01T00:00:00.000Z"} | more).encode()
 
 
 class Link:
@@ -29,6 +30,7 @@ class Link:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.lost: set[str] = set()
+        self.document = document()
 
     async def request(self, subject: str, *, timeout: float) -> Any:
         assert timeout >= 10
@@ -38,7 +40,7 @@ class Link:
         if key in self.lost:
             raise LinkError("timeout")
         headers = {"Nats-Subject": f"$KV.config_watch.{key}", "Nats-Sequence": "7"}
-        return SimpleNamespace(data=document(), headers=headers)
+        return SimpleNamespace(data=self.document, headers=headers)
 
 
 @pytest.fixture
@@ -50,10 +52,10 @@ def mirror(tmp_path: Path) -> Mirror:
     return made
 
 
-def sync_over(link: Link, mirror: Mirror) -> Sync:
+def sync_over(link: Link, mirror: Mirror, own_changed: Callable[[], None] = lambda: None) -> Sync:
     config = SimpleNamespace(watch_bucket="config_watch", js_api="$JS.hub.API", live_subjects=())
     joined = SimpleNamespace(config=config, own_key=OWN, live_prefix="edge.")
-    return Sync(cast("Any", link), cast("Any", joined), mirror, lambda: None)
+    return Sync(cast("Any", link), cast("Any", joined), mirror, own_changed)
 
 
 async def test_an_answer_that_is_lost_costs_no_other(mirror: Mirror) -> None:
@@ -81,6 +83,23 @@ async def test_only_what_was_lost_is_asked_for_again(mirror: Mirror) -> None:
     assert link.asked == [CHILDREN[3]] * 2
     await sync.read_children(only_changes=True)
     assert len(link.asked) == 2
+
+
+async def test_a_full_disk_keeps_nobody_from_learning_of_the_own_document(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    told: list[str] = []
+    link = Link()
+    link.document = document(revision=2, status="revoked")
+    sync = sync_over(link, mirror, lambda: told.append("changed"))
+    monkeypatch.setattr("jetway.edge.mirror.write_file", full)
+    await sync.read_own()
+    await sync.read_own()
+    assert mirror.own is not None and mirror.own["status"] == "revoked"
+    assert told == ["changed"], "and not each time that the disk is still full"
 
 
 async def test_where_nobody_answers_not_all_are_asked(mirror: Mirror) -> None:
